@@ -1,0 +1,58 @@
+"""What can go wrong in coordination, by audience.
+
+ControlError
+├── ProtocolError        the client broke the rules: its request or connection ends, nothing changed
+│   └── control.noise.NoiseError
+├── Refused              the rules say no: text for the person who asked, nothing changed
+│   └── NotFound         what was named does not exist (or is not theirs: the same answer)
+└── TryLater             the same request may work in a moment
+    ├── Busy             too much is waiting for the disk
+    ├── Unavailable      starting or shutting down
+    └── StorageFailed    the disk refused; reads, relay and open sessions go on
+"""
+
+
+class ControlError(Exception):
+    """Root of this package's expected errors."""
+
+
+class ProtocolError(ControlError):
+    """The client sent what the protocol does not allow; `status` is the HTTP status inside Noise."""
+
+    def __init__(self, reason: str, status: int = 400) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class Refused(ControlError):
+    """The rules say no. `public_reason` is safe to show to whoever asked; `hint` says what to do."""
+
+    def __init__(self, public_reason: str, hint: str = "") -> None:
+        super().__init__(public_reason)
+        self.public_reason = public_reason
+        self.hint = hint
+
+
+class NotFound(Refused):
+    """Nothing by that name for this asker."""
+
+
+class TryLater(ControlError):
+    """Not now; `hint` is for the operator."""
+
+    def __init__(self, reason: str, hint: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.hint = hint
+
+
+class Busy(TryLater):
+    """The queue to the disk is full (state.md A.3)."""
+
+
+class Unavailable(TryLater):
+    """Not running: starting up or shutting down."""
+
+
+class StorageFailed(TryLater):
+    """The store refused a batch; nothing of it happened."""
