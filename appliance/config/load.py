@@ -1,0 +1,247 @@
+"""TOML texts and the environment become one Config, or all problems at once.
+
+    environment  >  --config FILE, else /etc/appliance/config.toml  >  STATE/config.toml  >  defaults
+
+setting by setting: each value is the strongest source's. Every source is checked whole, even where a stronger one wins. A
+problem says file, line, key, what was expected and what to do; `Loaded.origins` says where each value came from.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from appliance.config.schema import SECTIONS, SETTINGS, Config, Setting, build
+from appliance.errors import OperatorError
+
+NOT_SETTINGS = {"APPLIANCE_STATE"}  # environment variables of ours that no setting belongs to
+
+
+class Origin(NamedTuple):
+    """Where a value came from: a file and its line, an environment variable, the default, or other settings."""
+
+    place: str
+    line: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.place}:{self.line}" if self.line else self.place
+
+
+DEFAULT = Origin("default")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with the configuration."""
+
+    key: str  # "" when it belongs to no setting
+    message: str
+    hint: str = ""
+    origin: Origin = DEFAULT
+
+    def __str__(self) -> str:
+        where = () if self.origin == DEFAULT else (str(self.origin),)
+        return ": ".join((*where, *((self.key,) if self.key else ()), self.message))
+
+
+class ConfigError(OperatorError):
+    """The configuration is wrong: every problem that was found."""
+
+    def __init__(self, *problems: Problem) -> None:
+        super().__init__(
+            "; ".join(map(str, problems)), *(problem.hint for problem in problems if problem.hint)
+        )
+        self.problems = problems
+
+
+class Source(NamedTuple):
+    """A configuration file that was read."""
+
+    name: str  # its path
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A configuration that holds together."""
+
+    config: Config
+    origins: Mapping[str, Origin]  # by path of the setting
+    warnings: tuple[Problem, ...] = ()
+    explicit: bool = False  # somebody configured something: no set-up needed
+
+    def problem(self, key: str, message: str, hint: str = "") -> Problem:
+        """A problem with `key` that only showed later, such as a port in use: it names file and line too."""
+        return Problem(key, message, hint, self.origins[key])
+
+
+@dataclass(slots=True)
+class Draft:
+    """What has been read so far; `check.complete` turns it into a configuration."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    origins: dict[str, Origin] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    def take(self, setting: Setting, value: Any, origin: Origin) -> None:
+        """Keep a value unless a stronger source has the setting; a bad one is a problem either way."""
+        try:
+            parsed = setting.kind.parse(value)
+        except (ValueError, TypeError) as exc:
+            detail = f" ({exc})" if str(exc) else ""
+            message = f"expected {setting.kind.expected}, got {_shown(value)}{detail}"
+            example = f"for example {setting.name} = {as_toml(setting.default)}" if setting.default else "that"
+            hint = f"write {example}, or leave it out"
+            self.problems.append(Problem(setting.path, message, hint, origin))
+            parsed = setting.kind.parse(setting.default)
+        if setting.path not in self.origins:
+            self.values[setting.path] = parsed
+            self.origins[setting.path] = origin
+
+
+def read(sources: Sequence[Source], environ: Mapping[str, str]) -> Draft:
+    """Everything that was set; sources strongest first."""
+    draft = Draft()
+    _read_environment(draft, environ)
+    for source in sources:
+        _read_file(draft, source)
+    return draft
+
+
+def load(sources: Sequence[Source], environ: Mapping[str, str]) -> Loaded:
+    """The configuration, or ConfigError with every problem."""
+    from appliance.config.check import complete
+
+    draft = read(sources, environ)
+    explicit = bool(sources) or bool(draft.origins)
+    warnings = complete(draft)
+    if draft.problems:
+        raise ConfigError(*draft.problems)
+    origins = {path: draft.origins.get(path, DEFAULT) for path in SETTINGS}
+    return Loaded(build(draft.values), origins, tuple(warnings), explicit)
+
+
+def _read_environment(draft: Draft, environ: Mapping[str, str]) -> None:
+    twins = {setting.env: setting for setting in SETTINGS.values()}
+    for name, text in environ.items():
+        origin = Origin(f"environment {name}")
+        if name in twins:
+            setting = twins[name]
+            try:
+                value = setting.kind.from_text(text)
+            except (ValueError, KeyError):
+                value = text  # of the wrong type: `take` says what was expected
+            draft.take(setting, value, origin)
+        elif name.startswith("APPLIANCE_") and name not in NOT_SETTINGS:
+            # Other programs may have variables that begin like ours; only what looks like a slip is one.
+            close = difflib.get_close_matches(name, twins, 1, cutoff=0.9)
+            if close or any(name.startswith(f"APPLIANCE_{section.upper()}_") for section in SECTIONS):
+                hint = (
+                    f"did you mean {close[0]}?"
+                    if close
+                    else "unset it; docs/configuration.md lists all variables"
+                )
+                draft.problems.append(Problem("", "unknown setting", hint, origin))
+
+
+def _read_file(draft: Draft, source: Source) -> None:
+    try:
+        document = tomllib.loads(source.text)
+    except tomllib.TOMLDecodeError as exc:
+        draft.problems.append(_syntax_problem(source, str(exc)))
+        return
+    lines = lines_of_keys(source.text)
+    for path, value in _leaves(document):
+        origin = Origin(source.name, lines.get(path, 0))
+        if path in SETTINGS:
+            draft.take(SETTINGS[path], value, origin)
+        elif path in SECTIONS:
+            message = f"expected a table [{path}], got {_shown(value)}"
+            draft.problems.append(Problem(path, message, f"write [{path}] and its settings below", origin))
+        else:
+            draft.problems.append(Problem(path, "unknown setting", _did_you_mean(path), origin))
+
+
+def _leaves(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """(path, value) of the top level and of known sections; an unknown table is one leaf."""
+    for name, value in document.items():
+        if name in SECTIONS and isinstance(value, dict):
+            for inner, leaf in value.items():
+                yield f"{name}.{inner}", leaf
+        else:
+            yield name, value
+
+
+def lines_of_keys(text: str) -> dict[str, int]:
+    """The line on which each key begins, numbered from 1.
+
+    tomllib keeps no positions. But every beginning of a document that ends between two statements is a document too: the
+    line after the last one that parsed is where the next statement begins. Quadratic, and configuration files are short.
+    """
+    found: dict[str, int] = {}
+    lines = text.splitlines(keepends=True)
+    begin = 1
+    for count in range(1, len(lines) + 1):
+        try:
+            document = tomllib.loads("".join(lines[:count]))
+        except tomllib.TOMLDecodeError:
+            continue  # in the middle of a list or of a text of several lines
+        for name, value in document.items():
+            found.setdefault(name, begin)
+            for inner in value if isinstance(value, dict) else ():
+                found.setdefault(f"{name}.{inner}", begin)
+        begin = count + 1
+    return found
+
+
+def _syntax_problem(source: Source, message: str) -> Problem:
+    match = re.search(r" \(at (?:line (\d+), column \d+|end of document)\)", message)
+    line = int(match[1]) if match and match[1] else source.text.count("\n") + 1
+    said = message[: match.start()] if match else message
+    return Problem(
+        "",
+        f"not TOML: {said[:1].lower()}{said[1:]}",
+        'texts are quoted: name = "value"',
+        Origin(source.name, line),
+    )
+
+
+def _did_you_mean(path: str) -> str:
+    """A hint for an unknown key: a close one, or the one of that name in another table."""
+    name = path.rsplit(".", 1)[-1]
+    elsewhere = [known for known, setting in SETTINGS.items() if setting.name == name]
+    close = elsewhere or difflib.get_close_matches(path, [*SETTINGS, *SECTIONS], 1, cutoff=0.6)
+    if not close:
+        return "remove it; docs/configuration.md lists all settings"
+    setting = SETTINGS.get(close[0])
+    if setting is None:
+        return f"did you mean [{close[0]}]?"
+    section = path.rpartition(".")[0]
+    if setting.section == section:
+        return f"did you mean {setting.name}?"
+    return f"did you mean {setting.name} " + (
+        f"in [{setting.section}]?" if setting.section else "at the top of the file?"
+    )
+
+
+def as_toml(value: Any) -> str:
+    """A default as it stands in a file."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return "[" + ", ".join(as_toml(item) for item in value) + "]"
+    return str(value) if isinstance(value, int) else f'"{value}"'
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, str):
+        return '"' + "".join(char if char.isprintable() else "�" for char in value[:80]) + '"'
+    if isinstance(value, dict):
+        return "a table"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value)[:80]
