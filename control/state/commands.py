@@ -114,12 +114,11 @@ class LoggedOut(msgspec.Struct, frozen=True):
 
 
 class ReportHostinfo(Command, frozen=True):
-    """What a node says of itself that others are told of; None: not said."""
+    """What a node says of itself that others are told of; None: not said. Tags are only asked for by registering."""
 
     node_id: int
     hostname: str | None = None
     advertised: tuple[str, ...] | None = None
-    request_tags: tuple[str, ...] | None = None
 
 
 class AnnounceNode(Command, frozen=True):

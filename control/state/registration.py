@@ -1,0 +1,257 @@
+"""Registration: who may be which node (control.md §6.5). One decision per request, inside the commit.
+
+The machine key was proven by the Noise handshake and is the only identity here; the node key in the request is a claim.
+A machine's node keeps its id, addresses, routes and name over re-logins; only the node key and the expiry are new.
+The order matters, and each step has its reason beside it.
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from control import dnsname
+from control.errors import Refused
+from control.model import AuthKey, Node, User
+from control.prefixes import allocate
+from control.secret import AUTH_KEY, matches
+from control.state.changes import AnyChange, AuthKeyPut, NodeGone, NodePut
+from control.state.commands import Decision, LoggedOut, NeedsLogin, NeedsNewKey, Register, Registered
+from control.state.facts import NODES, Facts
+from control.state.lookup import find_user
+from control.state.naming import renamed_by_host
+
+DAY = 86400.0
+NODE_EXPIRY = 180 * DAY  # of a person's node; tagged ones never expire
+NODE_EXPIRY_SETTING = "node_expiry_s"
+
+# security.md §4: a leaked key must not fill the memory or the address plan.
+NODES_MAX = 10_000
+NODES_PER_USER = 200  # by logins of a person; keys have their own limit
+NODES_PER_KEY = 2_000
+EPHEMERAL_MAX = 2_000
+
+INVALID_KEY = "invalid auth key: it is unknown, mistyped or was deleted"
+
+
+def decide_register(facts: Facts, command: Register, now: float, pepper: bytes) -> Decision:
+    """Registered, NeedsLogin, NeedsNewKey or LoggedOut, with what changes. Raises Refused."""
+    if command.node_key.is_zero:
+        raise Refused("the request has no node key")
+    node = facts.node_by_key(command.node_key)
+    if node is not None and node.machine_key != command.machine_key:
+        raise Refused("this node key belongs to a different machine key")  # an attack, or a cloned state file
+    stone = facts.tombstones.get(command.node_key)
+    if stone is not None and stone.machine_key != command.machine_key:
+        raise Refused("this node key belonged to a different machine key")
+    # A logout comes first: it may carry a key that must not log the node in again.
+    if command.expiry is not None and command.expiry <= now:
+        return _log_out(node, now)
+    if command.auth_key is not None or command.bad_auth_key:
+        return _with_auth_key(facts, command, node, now, pepper)
+    if command.approved_by is not None:
+        user = find_user(facts, command.approved_by)
+        _refuse_tags(command.request_tags)
+        return _admit(facts, command, now, owner=user, tags=(), ephemeral=command.ephemeral)
+    if node is None:
+        _refuse_tags(command.request_tags)  # said before a person is asked, not after
+        return Decision((), NeedsLogin())
+    return _known(facts, command, node, now)
+
+
+def _log_out(node: Node | None, now: float) -> Decision:
+    if node is None:
+        return Decision((), LoggedOut())
+    if node.ephemeral:
+        gone = NodeGone(id=node.id, node_key=node.node_key, machine_key=node.machine_key, at=now)
+        return Decision((gone,), LoggedOut())
+    if node.expired(now):
+        return Decision((), LoggedOut())
+    return Decision(
+        (NodePut(node=replace(node, expires_at=now)),), LoggedOut()
+    )  # now, not the 1970 of the request
+
+
+def _known(facts: Facts, command: Register, node: Node, now: float) -> Decision:
+    """A restart, a repeated follow-up, or `up` with other tags: the current key without anything new to vouch for it."""
+    if node.expired(now):
+        return Decision((), NeedsNewKey())
+    if set(command.request_tags) - set(node.tags):
+        _refuse_tags(command.request_tags)
+    new = replace(node, **renamed_by_host(facts, node, command.hostname))
+    if command.advertised is not None:
+        new = replace(new, advertised=command.advertised)
+    if command.expiry is not None:
+        if node.expires_at is not None and command.expiry > node.expires_at:
+            raise Refused(
+                "a device can shorten its login, not extend it", "ask an administrator to extend it"
+            )
+        new = replace(new, expires_at=command.expiry)
+    return _put(facts, node, new)
+
+
+def _with_auth_key(facts: Facts, command: Register, node: Node | None, now: float, pepper: bytes) -> Decision:
+    key = _presented(facts, command, pepper)
+    current = node is not None and not node.expired(now)
+    # A container restarts with the key of its first day in its environment: the node's own key is proof enough.
+    if (
+        node is not None
+        and current
+        and (key is None or key.id == node.auth_key_id or _owner(key) == (node.user_id, node.tags))
+    ):
+        return _known(facts, command, node, now)
+    if key is None:
+        raise Refused(INVALID_KEY, "create one with `appliance keys create`")
+    if key.revoked_at is not None:
+        raise Refused("this auth key was revoked")
+    if key.expires_at <= now:
+        raise Refused("this auth key has expired")
+    if key.spent:
+        raise Refused("this auth key was already used; it admits one machine only")
+    if extra := set(command.request_tags) - set(key.tags):
+        raise Refused(
+            f"requested tags {sorted(extra)} are invalid or not permitted: the auth key does not carry them"
+        )
+    user = None if key.tags else facts.users.get(key.user_id or 0)
+    if user is None and not key.tags:
+        raise Refused(INVALID_KEY)
+    if node is not None and current and not key.tags and node.user_id is not None:
+        return Decision(
+            (), NeedsNewKey()
+        )  # another person's login on this machine is another node, with its own key
+    _limit_key(facts, key)
+    spent = AuthKeyPut(auth_key=replace(key, used_at=now))
+    return _admit(
+        facts,
+        command,
+        now,
+        owner=user,
+        tags=key.tags,
+        ephemeral=key.ephemeral or command.ephemeral,
+        key_id=key.id,
+        also=(spent,),
+    )
+
+
+def _presented(facts: Facts, command: Register, pepper: bytes) -> AuthKey | None:
+    """The key that was presented, if it is one of ours. Unknown and wrong are the same (security.md K7)."""
+    if command.auth_key is None:
+        return None
+    ident, secret = command.auth_key
+    key = facts.auth_keys.get(ident)
+    mac = key.mac if key is not None else bytes(32)
+    return key if matches(mac, AUTH_KEY, secret, pepper) else None
+
+
+def _owner(key: AuthKey) -> tuple[int | None, tuple[str, ...]]:
+    return (None, key.tags) if key.tags else (key.user_id, ())
+
+
+def _admit(
+    facts: Facts,
+    command: Register,
+    now: float,
+    *,
+    owner: User | None,
+    tags: tuple[str, ...],
+    ephemeral: bool,
+    key_id: str = "",
+    also: tuple[AnyChange, ...] = (),
+) -> Decision:
+    """Create the machine's node for this owner, or give the one it has its new key."""
+    owner_id = owner.id if owner else None
+    old = _existing(facts, command, owner_id)
+    expires_at = _expiry(facts, command, now) if owner else None
+    if old is None:
+        _limit_nodes(facts, owner, ephemeral, by_login=not key_id)
+        ident = facts.last_id[NODES] + 1
+        try:
+            ipv4, ipv6 = allocate(ident, facts.by_address)
+        except LookupError as exc:
+            raise Refused(str(exc)) from exc
+        node = Node(
+            id=ident,
+            machine_key=command.machine_key,
+            node_key=command.node_key,
+            name=dnsname.unique_label(dnsname.label_from_hostname(command.hostname), facts.by_name),
+            hostname=command.hostname,
+            ipv4=ipv4,
+            ipv6=ipv6,
+            created_at=now,
+            user_id=owner_id,
+            nl_key=command.nl_key,
+            tags=tags,
+            expires_at=expires_at,
+            ephemeral=ephemeral,
+            advertised=command.advertised or (),
+            auth_key_id=key_id,
+        )
+        return Decision((*also, NodePut(node=node)), Registered(node, owner))
+    new = replace(
+        old,
+        node_key=command.node_key,
+        user_id=owner_id,
+        nl_key=command.nl_key or old.nl_key,
+        tags=tags,
+        expires_at=expires_at,
+        ephemeral=ephemeral,
+        auth_key_id=key_id or old.auth_key_id,
+        **renamed_by_host(facts, old, command.hostname),
+    )
+    if command.advertised is not None:
+        new = replace(new, advertised=command.advertised)
+    return Decision((*also, NodePut(node=new)), Registered(new, owner))
+
+
+def _existing(facts: Facts, command: Register, owner_id: int | None) -> Node | None:
+    """The node of this machine that this login is for.
+
+    The same owner's; else, when it becomes tagged or comes back from being tagged, the machine's own node: a device is
+    one node, and only another *person's* login makes a second (never a take-over of somebody else's).
+    """
+    nodes = facts.nodes_of_machine(command.machine_key)
+    by_key = next((node for node in nodes if node.node_key == command.node_key), None)
+    for node in nodes:
+        if node.user_id == owner_id:
+            return node if by_key is None else by_key if by_key.user_id == owner_id else node
+    for node in nodes:
+        if node.user_id is None or owner_id is None:
+            return node
+    if by_key is not None:
+        raise Refused("this node key belongs to another user's node")
+    return None
+
+
+def _expiry(facts: Facts, command: Register, now: float) -> float:
+    default = now + float(facts.settings.get(NODE_EXPIRY_SETTING, NODE_EXPIRY))
+    return default if command.expiry is None else min(default, command.expiry)
+
+
+def _put(facts: Facts, old: Node, new: Node) -> Decision:
+    return Decision((NodePut(node=new),) if new != old else (), Registered(new, facts.user_of(new)))
+
+
+def _refuse_tags(tags: tuple[str, ...]) -> None:
+    if tags:
+        raise Refused(
+            f"requested tags {sorted(tags)} are invalid or not permitted: no policy says who owns them",
+            "use an auth key that carries the tags, or let an administrator run `appliance nodes tag`",
+        )
+
+
+def _limit_nodes(facts: Facts, owner: User | None, ephemeral: bool, *, by_login: bool) -> None:
+    if len(facts.nodes) >= NODES_MAX:
+        raise Refused(f"this server has {NODES_MAX} nodes, the most it takes")
+    if by_login and owner is not None and len(facts.by_user.get(owner.id, ())) >= NODES_PER_USER:
+        raise Refused(f"{owner.name} has {NODES_PER_USER} nodes already, the most for one user")
+    if ephemeral and sum(node.ephemeral for node in facts.nodes.values()) >= EPHEMERAL_MAX:
+        raise Refused(f"there are {EPHEMERAL_MAX} ephemeral nodes, the most this server takes")
+
+
+def _limit_key(facts: Facts, key: AuthKey) -> None:
+    if not key.reusable:
+        return
+    owner_id, _ = _owner(key)
+    if len(facts.by_user.get(owner_id, ())) < NODES_PER_KEY:
+        return  # cannot be over the limit: no need to count
+    if sum(node.auth_key_id == key.id for node in facts.nodes.values()) >= NODES_PER_KEY:
+        raise Refused(f"{NODES_PER_KEY} nodes live by this auth key, the most for one key")
