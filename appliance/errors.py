@@ -1,18 +1,42 @@
-"""What the program tells the person who runs it.
+"""What can go wrong in the program itself, by who has to hear about it.
 
-    OperatorError              the environment or the configuration is wrong; exit status 1
-    ├── ConfigError            one or more settings are wrong; exit status 2   (appliance/config/load.py)
-    └── ServerNotRunning       nobody listens on the socket; exit status 3     (appliance/client.py)
+    OperatorError            the environment or the configuration is wrong: a person must act, the hints say how
+    PeerError                whoever connected broke the rules: the connection ends, nobody else notices
+      ClientHelloError       no TLS ClientHello that we would answer
+      ProxyHeaderError       no PROXY protocol header where one is required
+      HeadError              no HTTP request head that we would serve; carries the status for the answer
 
-The command line prints `error:` and one `hint:` line for each hint; the service logs a warning with the hint. A hint is an
-action: what to change, what to type. Anything that is not an OperatorError is a bug and keeps its traceback.
+Anything else that escapes from a connection is a bug of ours: logged once with its traceback, that connection ends.
 """
+
+from __future__ import annotations
 
 
 class OperatorError(Exception):
-    """Something a person must put right: `message` says what is wrong, each of `hints` what to do about it."""
+    """Something a person must put right; each hint is an action, not a repetition of the message."""
 
     def __init__(self, message: str, *hints: str) -> None:
         super().__init__(message)
         self.message = message
         self.hints = hints
+
+
+class PeerError(Exception):
+    """The other side broke the rules, or tried to."""
+
+
+class ClientHelloError(PeerError):
+    """The first bytes on a TLS port are no ClientHello within our limits."""
+
+
+class ProxyHeaderError(PeerError):
+    """A listed proxy did not begin with a PROXY protocol header."""
+
+
+class HeadError(PeerError):
+    """No request head that we serve; `status` and the text are for the one who sent it."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+        self.text = text
