@@ -79,10 +79,12 @@ def is_locked(path: Path) -> bool:
 def check_modes(path: Path) -> None:
     """Refuse, with the command that puts it right, what others can read or have put in place of ours."""
     _check_entry(path)
+    readable = {path / name for name in READABLE}
     for folder, folders, files in os.walk(path):
         for name in (*folders, *files):
-            if Path(folder, name) != path / "config.toml" or name not in READABLE:
-                _check_entry(Path(folder, name))
+            entry = Path(folder, name)
+            if entry not in readable:
+                _check_entry(entry)
 
 
 def _check_entry(path: Path) -> None:

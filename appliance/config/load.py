@@ -94,7 +94,9 @@ class Draft:
         except (ValueError, TypeError) as exc:
             detail = f" ({exc})" if str(exc) else ""
             message = f"expected {setting.kind.expected}, got {_shown(value)}{detail}"
-            example = f"for example {setting.name} = {as_toml(setting.default)}" if setting.default else "that"
+            example = (
+                f"for example {setting.name} = {as_toml(setting.default)}" if setting.default else "that"
+            )
             hint = f"write {example}, or leave it out"
             self.problems.append(Problem(setting.path, message, hint, origin))
             parsed = setting.kind.parse(setting.default)

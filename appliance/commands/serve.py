@@ -1,0 +1,30 @@
+"""`appliance serve`: run the server."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from appliance.commands.config import config_option
+from appliance.commands.options import Command, Context, pass_context
+from appliance.errors import OperatorError
+
+
+@click.command(cls=Command)
+@config_option
+@pass_context
+def serve(context: Context, config_file: Path | None) -> None:
+    """Run the server in the foreground."""
+    from appliance.config.files import load_files
+
+    loaded = load_files(config_file, context.places.state, os.environ)
+    if not loaded.explicit:
+        raise OperatorError(
+            "this server has not been configured: there is no configuration file and no APPLIANCE_… variable",
+            "write /etc/appliance/config.toml, or name a file with --config; docs/configuration.md has an example",
+        )
+    from appliance.main import serve_main  # trio, the door and everything behind it: only here
+
+    serve_main(loaded, context.places)
