@@ -1,6 +1,8 @@
 """What can go wrong in the program itself, by who has to hear about it.
 
     OperatorError            the environment or the configuration is wrong: a person must act, the hints say how
+      ConfigError            one or more settings are wrong             (config/load.py)
+      ServerNotRunning       nobody answers on the socket               (client.py)
     PeerError                whoever connected broke the rules: the connection ends, nobody else notices
       ClientHelloError       no TLS ClientHello that we would answer
       ProxyHeaderError       no PROXY protocol header where one is required
@@ -11,14 +13,25 @@ Anything else that escapes from a connection is a bug of ours: logged once with 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import ClassVar
+
 
 class OperatorError(Exception):
     """Something a person must put right; each hint is an action, not a repetition of the message."""
+
+    exit_status: ClassVar[int] = 1
 
     def __init__(self, message: str, *hints: str) -> None:
         super().__init__(message)
         self.message = message
         self.hints = hints
+
+    def lines(self) -> Iterator[tuple[str, str]]:
+        """What the command line prints: ("error", text), then ("hint", text) for each hint."""
+        yield "error", self.message
+        for hint in self.hints:
+            yield "hint", hint
 
 
 class PeerError(Exception):
