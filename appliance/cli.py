@@ -12,7 +12,6 @@ from collections.abc import Sequence
 
 import click
 
-from appliance.client import ServerNotRunning
 from appliance.commands.config import config
 from appliance.commands.keys import keys
 from appliance.commands.nodes import nodes
@@ -23,7 +22,8 @@ from appliance.commands.terminal import say_error
 from appliance.commands.users import users
 from appliance.errors import OperatorError
 
-DONE, FAILED, WRONG_USAGE, NOT_RUNNING = range(4)
+DONE = 0
+WRONG_USAGE = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells say it
 
 
@@ -47,30 +47,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return appliance.main(args=argv, prog_name="appliance", standalone_mode=False) or DONE
     except click.UsageError as exc:
         where = exc.ctx.command_path if exc.ctx else "appliance"
-        say_error(exc.format_message(), f"{where} -h shows the usage")
+        say_error(OperatorError(exc.format_message(), f"{where} -h shows the usage"))
         return WRONG_USAGE
     except click.Abort:
-        say_error("nothing was done")
-        return FAILED
-    except ServerNotRunning as exc:
-        say_error(exc.message, *exc.hints)
-        return NOT_RUNNING
+        say_error(OperatorError("nothing was done"))
+        return OperatorError.exit_status
     except OperatorError as exc:
-        return _say_operator_error(exc)
+        say_error(exc)
+        return exc.exit_status
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has enough; Python would complain once more when it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
-
-
-def _say_operator_error(error: OperatorError) -> int:
-    from appliance.commands.config import say_problems
-    from appliance.config.load import ConfigError
-
-    if isinstance(error, ConfigError):
-        say_problems(error)
-        return WRONG_USAGE
-    say_error(error.message, *error.hints)
-    return FAILED
+        return OperatorError.exit_status

@@ -27,6 +27,8 @@ NOBODY = 65534  # the kernel's overflow uid: anybody
 class ServerNotRunning(OperatorError):
     """Nobody answers on the socket."""
 
+    exit_status = 3
+
 
 class _Connection(http.client.HTTPConnection):
     """An HTTP connection to a Unix socket whose owner was looked at."""

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from appliance.commands.options import Context, Group, as_json, pass_context
-from appliance.commands.terminal import Column, say_error, table
+from appliance.commands.terminal import Column, table
 
 if TYPE_CHECKING:
     from appliance.config.kinds import Address
-    from appliance.config.load import ConfigError, Loaded, Problem
+    from appliance.config.load import Loaded, Problem
 
 config_option = click.option(
     "--config",
@@ -65,12 +65,6 @@ def check(context: Context, config_file: Path | None) -> None:
     for warning in loaded.warnings:
         context.talk(f"warning: {warning}")
         context.talk(f"hint: {warning.hint}")
-
-
-def say_problems(error: ConfigError) -> None:
-    """Every problem with its own hint below it."""
-    for problem in error.problems:
-        say_error(str(problem), *([problem.hint] if problem.hint else []))
 
 
 def taken_ports(loaded: Loaded) -> list[Problem]:

@@ -52,7 +52,10 @@ def show(context: Context, node: str) -> None:
 @yes_option
 @pass_context
 def approve(context: Context, auth_id: str, user: str, yes: bool) -> None:
-    """Let a waiting login in. AUTH_ID is the last part of the URL that the client printed, or the whole URL."""
+    """Let a waiting login in.
+
+    AUTH_ID is the last part of the address that the client printed, or the whole address.
+    """
     auth_id = auth_id.split("?")[0].rstrip("/").rsplit("/", 1)[-1]
     if on_terminal() and not yes:
         # Whoever made a person type this id may not be whom that person thinks of (security.md K4).
@@ -68,7 +71,10 @@ def approve(context: Context, auth_id: str, user: str, yes: bool) -> None:
 @click.argument("name")
 @pass_context
 def rename(context: Context, node: str, name: str) -> None:
-    """Give a node a name that later host name changes leave alone; NAME "" frees it again."""
+    """Name a node.
+
+    The name stays when the machine's host name changes; NAME "" lets the host name decide again.
+    """
     renamed = context.ask("PATCH", resource("nodes", node), {"name": name})
     context.done(renamed, f"node {node} is now called {renamed['name']}")
 
@@ -78,7 +84,10 @@ def rename(context: Context, node: str, name: str) -> None:
 @click.argument("tags", nargs=-1, required=True, metavar="TAG...")
 @pass_context
 def tag(context: Context, node: str, tags: tuple[str, ...]) -> None:
-    """Replace a node's tags, such as tag:server. A tagged node belongs to no person."""
+    """Replace a node's tags.
+
+    A tag is written tag:name; a tagged node belongs to no person.
+    """
     tagged = context.ask("PUT", resource("nodes", node, "tags"), {"tags": list(tags)})
     context.done(tagged, f"node {node} carries {', '.join(tags)}")
 
@@ -87,7 +96,7 @@ def tag(context: Context, node: str, tags: tuple[str, ...]) -> None:
 @click.argument("node")
 @pass_context
 def expire(context: Context, node: str) -> None:
-    """Expire a node's key: its user has to log in again."""
+    """Make a node log in again."""
     expired = context.ask("POST", resource("nodes", node, "expire"))
     context.done(expired, f"expired node {node}; `appliance nodes extend` takes it back")
 
@@ -114,7 +123,10 @@ def extend(context: Context, node: str, expiry: int | str) -> None:
 @yes_option
 @pass_context
 def delete(context: Context, node: str, yes: bool) -> None:
-    """Delete a node; its client has to log in as a new one."""
+    """Delete a node.
+
+    Its client is told to log in, and would be a new node then.
+    """
     confirm(f"Delete node {node}?", yes=yes)
     deleted = context.ask("DELETE", resource("nodes", node))
     context.done(deleted, f"deleted node {node}")
@@ -122,7 +134,10 @@ def delete(context: Context, node: str, yes: bool) -> None:
 
 @nodes.group(cls=Group)
 def routes() -> None:
-    """Routes that nodes offer: subnets, and the exit to the internet (0.0.0.0/0 and ::/0)."""
+    """Routes that nodes offer.
+
+    Those are subnets, and the exit to the internet: 0.0.0.0/0 and ::/0.
+    """
 
 
 @routes.command("approve")

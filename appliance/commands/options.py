@@ -10,7 +10,6 @@ import json
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import click
@@ -65,9 +64,9 @@ def _note(ctx: click.Context, param: click.Parameter, value: Any) -> None:
 
 def _show_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if value:
-        from importlib.metadata import version  # slower to import than everything else here
+        from appliance.version import version
 
-        click.echo(f"appliance {version('homeport')}")
+        click.echo(f"appliance {version()}")
         ctx.exit()
 
 
@@ -100,7 +99,7 @@ def _global_options(*, hidden: bool) -> list[click.Parameter]:
     ]
 
 
-HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+HELP: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
 class Command(click.Command):
@@ -108,18 +107,18 @@ class Command(click.Command):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs["params"] = [*(kwargs.get("params") or []), *_global_options(hidden=True)]
-        super().__init__(*args, context_settings=HELP, **kwargs)
+        kwargs.setdefault("context_settings", HELP)
+        super().__init__(*args, **kwargs)
 
 
 class Group(click.Group):
     """A group of such commands, listed in the order they were written."""
 
-    command_class = Command
-    group_class = type  # groups below are of this class too
-
     def __init__(self, *args: Any, top: bool = False, **kwargs: Any) -> None:
         kwargs["params"] = [*(kwargs.get("params") or []), *_global_options(hidden=not top)]
-        super().__init__(*args, context_settings=HELP, **kwargs)
+        kwargs.setdefault("context_settings", HELP)
+        super().__init__(*args, **kwargs)
+        self.command_class = Command
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)

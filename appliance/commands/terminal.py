@@ -14,6 +14,8 @@ from typing import Any
 
 import click
 
+from appliance.errors import OperatorError
+
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 Column = tuple[str, Callable[[dict[str, Any]], Any]]
 
@@ -23,10 +25,10 @@ def talk(text: str) -> None:
     click.echo(printable(text), err=True)
 
 
-def say_error(message: str, *hints: str) -> None:
-    click.echo(f"error: {printable(message)}", err=True)
-    for hint in hints:
-        click.echo(f"hint: {printable(hint)}", err=True)
+def say_error(error: OperatorError) -> None:
+    """`error:` and `hint:` lines; `--quiet` does not silence them."""
+    for kind, text in error.lines():
+        click.echo(f"{kind}: {printable(text)}", err=True)
 
 
 def printable(text: str) -> str:
@@ -91,7 +93,7 @@ def size(count: int) -> str:
     return f"{number:.1f} TiB"
 
 
-class Duration(click.ParamType):
+class Duration(click.ParamType[Any]):
     """`1h`, `90d`, `1h30m` → seconds; with `never=True` also the word, which becomes None."""
 
     name = "duration"

@@ -105,7 +105,7 @@ def _derive_server_url(get: _Values, warnings: list[Problem]) -> None:
         get.derive("server_url", Url(scheme, host, address.port), f"listen.{scheme}")
         if address.wildcard:
             warnings.append(
-                get.about(
+                Problem(
                     "server_url",
                     "not set: only clients on this machine can use the server",
                     'set server_url = "https://…" to the address that clients reach',

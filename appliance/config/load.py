@@ -51,11 +51,20 @@ class Problem:
 class ConfigError(OperatorError):
     """The configuration is wrong: every problem that was found."""
 
+    exit_status = 2
+
     def __init__(self, *problems: Problem) -> None:
         super().__init__(
             "; ".join(map(str, problems)), *(problem.hint for problem in problems if problem.hint)
         )
         self.problems = problems
+
+    def lines(self) -> Iterator[tuple[str, str]]:
+        """Every problem with its own hint below it."""
+        for problem in self.problems:
+            yield "error", str(problem)
+            if problem.hint:
+                yield "hint", problem.hint
 
 
 class Source(NamedTuple):
