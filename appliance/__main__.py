@@ -2,7 +2,7 @@
 
 import sys
 
-from appliance.cli import main as run
+from appliance.cli.root import main as run
 
 
 def main() -> None:

@@ -7,9 +7,8 @@ from typing import Any
 
 import click
 
-from appliance.client import resource
-from appliance.commands.options import Context, Group, pass_context
-from appliance.commands.terminal import (
+from appliance.cli.options import Context, Group, pass_context
+from appliance.cli.terminal import (
     NEVER,
     Column,
     Duration,
@@ -20,6 +19,7 @@ from appliance.commands.terminal import (
     table,
     talk,
 )
+from appliance.client import resource
 
 yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 

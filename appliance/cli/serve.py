@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from appliance.commands.config import config_option
-from appliance.commands.options import Command, Context, pass_context
+from appliance.cli.config import config_option
+from appliance.cli.options import Command, Context, pass_context
 from appliance.errors import OperatorError
 
 

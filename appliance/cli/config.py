@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from appliance.commands.options import Context, Group, as_json, pass_context
-from appliance.commands.terminal import Column, table
+from appliance.cli.options import Context, Group, as_json, pass_context
+from appliance.cli.terminal import Column, table
 
 if TYPE_CHECKING:
     from appliance.config.kinds import Address

@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
+from appliance.cli.options import Context, Group, pass_context
+from appliance.cli.terminal import Column, Duration, ago, confirm, span, table
 from appliance.client import resource
-from appliance.commands.options import Context, Group, pass_context
-from appliance.commands.terminal import Column, Duration, ago, confirm, span, table
 
 
 @click.group(cls=Group)

@@ -14,8 +14,8 @@ from typing import Any
 
 import click
 
+from appliance.cli import terminal
 from appliance.client import Client
-from appliance.commands import terminal
 from appliance.socket_path import Places, find_places
 
 

@@ -12,14 +12,14 @@ from collections.abc import Sequence
 
 import click
 
-from appliance.commands.config import config
-from appliance.commands.keys import keys
-from appliance.commands.nodes import nodes
-from appliance.commands.options import Context, Group
-from appliance.commands.serve import serve
-from appliance.commands.status import status
-from appliance.commands.terminal import say_error
-from appliance.commands.users import users
+from appliance.cli.config import config
+from appliance.cli.keys import keys
+from appliance.cli.nodes import nodes
+from appliance.cli.options import Context, Group
+from appliance.cli.serve import serve
+from appliance.cli.status import status
+from appliance.cli.terminal import say_error
+from appliance.cli.users import users
 from appliance.errors import OperatorError
 
 DONE = 0

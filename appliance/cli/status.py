@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
+from appliance.cli.options import Command, Context, pass_context
+from appliance.cli.terminal import ago, pairs, size, span
 from appliance.client import resource
-from appliance.commands.options import Command, Context, pass_context
-from appliance.commands.terminal import ago, pairs, size, span
 
 
 @click.command(cls=Command)
