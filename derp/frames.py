@@ -160,7 +160,7 @@ class FrameReader:
         self._data = bytearray()
         self._longest = longest
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes | bytearray) -> None:
         self._data += data
 
     def next_frame(self) -> tuple[int, bytes] | None:
