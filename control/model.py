@@ -14,6 +14,10 @@ from control.keys import MachinePublic, NLPublic, NodePublic
 
 TAILNET = 1
 
+# Tagged nodes belong to nobody; clients are told of this pseudo user.
+TAGGED_USER_ID = 2147455555
+TAGGED_USER_NAME = "tagged-devices"
+
 Role = Literal["owner", "admin", "member"]
 
 

@@ -75,3 +75,14 @@ def routable(texts: list[str] | tuple[str, ...]) -> tuple[str, ...]:
         if why_not_routable(prefix) is None:
             kept[str(prefix)] = None
     return tuple(kept)
+
+
+def source_of(address: str) -> str:
+    """What counts as one source of requests: an IPv4 /24 or an IPv6 /64 (security.md §4); other text is itself."""
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+        ip = ip.ipv4_mapped
+    return str(ipaddress.ip_network(f"{ip}/{24 if ip.version == 4 else 64}", strict=False))

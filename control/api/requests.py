@@ -1,0 +1,57 @@
+"""Bodies of the API's calls. A field that is not listed is an error: a misspelt one must not be ignored."""
+
+from __future__ import annotations
+
+import msgspec
+
+from control.errors import ProtocolError
+
+
+class Body(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """Base of the bodies."""
+
+
+class NewUser(Body, frozen=True):
+    name: str
+    display_name: str = ""
+    email: str = ""
+
+
+class Rename(Body, frozen=True):
+    name: str
+
+
+class NewKey(Body, frozen=True):
+    user: str | None = None
+    reusable: bool = False
+    ephemeral: bool = False
+    tags: list[str] = msgspec.field(default_factory=list)
+    expiry_s: float = 3600.0
+
+
+class Approval(Body, frozen=True):
+    user: str
+
+
+class Tags(Body, frozen=True):
+    tags: list[str]
+
+
+class Extension(Body, frozen=True):
+    expiry_s: float | None
+
+
+class Routes(Body, frozen=True):
+    routes: list[str]
+
+
+class Nothing(Body, frozen=True):
+    """A call without a body."""
+
+
+def parse(body: bytes, kind: type[Body]) -> Body:
+    """Raises ProtocolError for what is not such a body."""
+    try:
+        return msgspec.json.decode(body or b"{}", type=kind)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as exc:
+        raise ProtocolError(f"the request's body is not as expected: {exc}") from exc

@@ -1,0 +1,168 @@
+"""POST /machine/map: lite updates, and the long poll that carries a node's view of the world (control.md §7).
+
+| Stream | OmitPeers | what |
+| ------ | --------- | ---- |
+| true   | false     | the long poll: a complete first message, then differences, until either side ends it |
+| false  | true      | a lite update: endpoints, host information, disco key; answered once it is kept |
+| false  | false     | one complete message |
+
+A stream is never ended for a reason that still holds at the next request: the client would come back 80 times a second
+(tried.md). A node that was deleted meanwhile is told so on a stream that is held open.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Container
+from dataclasses import dataclass
+
+from control import capver
+from control.errors import NotFound, TryLater
+from control.limits import MAP_OPENS, MAP_UPDATES
+from control.machine.http2 import Reply, Request
+from control.machine.identity import node_for, tombstone_for
+from control.machine.presence import Presence
+from control.machine.reports import Fields, stream_fields, update_fields
+from control.machine.session import Machine
+from control.mapper.fanout import Fanout
+from control.model import Node, Tombstone
+from control.prefixes import routable
+from control.state.commands import AnnounceNode, ReportHostinfo
+from control.state.state import State
+from control.state.volatile import Volatile
+from control.tailcfg.codec import DecodeError, decode
+from control.tailcfg.hostinfo import Hostinfo, parse_hostinfo
+from control.tailcfg.map import MapRequest
+
+logger = logging.getLogger("control.map")
+
+RETRY_AFTER = (("retry-after", "2"),)
+
+
+@dataclass(frozen=True, slots=True)
+class MapPolls:
+    """What the handler works with. `announce_later(node_id)`: show the node to others in 10 s, home relay or not."""
+
+    state: State
+    fanout: Fanout
+    presence: Presence
+    regions: Container[int]
+    announce_later: Callable[[int], None]
+
+    async def handle(self, machine: Machine, request: Request, reply: Reply) -> None:
+        """Answer one map request; a long poll is answered until it ends."""
+        try:
+            wanted = decode(request.body, MapRequest)
+            hostinfo = parse_hostinfo(bytes(wanted.hostinfo))
+        except DecodeError as exc:
+            logger.info("map: bad request machine=%s reason=%s", machine.key.short, exc)
+            await reply.respond(400, f"bad map request: {exc}".encode())
+            return
+        if capver.too_old(wanted.version):
+            await reply.respond(
+                400, f"this client is too old; {capver.MINIMUM_RELEASE} or newer is needed".encode()
+            )
+            return
+        if not machine.budget(MAP_OPENS if wanted.stream else MAP_UPDATES):
+            await reply.respond(429, b"too many map requests", RETRY_AFTER)
+            return
+        node = node_for(self.state.durable, machine.key, wanted.node_key)
+        if node is None:
+            await self._unknown(machine, wanted, reply)
+            return
+        machine.registered()
+        try:
+            await self._serve(machine, node, wanted, hostinfo, reply)
+        except NotFound:
+            await reply.respond(404, b"node not found")  # deleted while we wrote
+        except TryLater as exc:
+            await reply.respond(503, exc.reason.encode(), RETRY_AFTER)
+
+    async def _serve(
+        self, machine: Machine, node: Node, wanted: MapRequest, hostinfo: Hostinfo, reply: Reply
+    ) -> None:
+        if wanted.stream and not wanted.omit_peers:
+            await self._stream(machine, node, wanted, hostinfo, reply)
+        elif wanted.omit_peers:
+            if not wanted.read_only:
+                await self._update(machine, node, wanted, hostinfo)
+            await reply.respond(200)
+        else:
+            await self._once(node, wanted, reply)
+
+    async def _update(self, machine: Machine, node: Node, wanted: MapRequest, hostinfo: Hostinfo) -> None:
+        """A lite update. What is durable of it is on disk before it is acknowledged."""
+        known = self.state.volatile[node.id]
+        await self._keep(machine, node, hostinfo)
+        self._touch(node.id, update_fields(known, wanted, hostinfo, self.regions))
+        await self._announce(machine, node.id, known)
+
+    async def _keep(self, machine: Machine, node: Node, hostinfo: Hostinfo) -> None:
+        advertised = routable(hostinfo.routable_ips or [])
+        if (hostinfo.hostname, advertised) != (node.hostname, node.advertised):
+            report = ReportHostinfo(node_id=node.id, hostname=hostinfo.hostname, advertised=advertised)
+            await self.state.submit(report, machine.actor)
+
+    def _touch(self, node_id: int, fields: Fields) -> None:
+        if node_id in self.state.volatile:
+            self.state.touch(node_id, **fields)
+
+    async def _announce(self, machine: Machine, node_id: int, known: Volatile) -> None:
+        """Others learn of a node together with its home relay, or their first packets to it are lost (tried.md)."""
+        node = self.state.durable.nodes.get(node_id)
+        if node is not None and not node.announced and known.home_derp and self.presence.has_stream(node_id):
+            await self.state.submit(AnnounceNode(node_id=node_id), machine.actor)
+
+    async def _stream(
+        self, machine: Machine, node: Node, wanted: MapRequest, hostinfo: Hostinfo, reply: Reply
+    ) -> None:
+        known = self.state.volatile[node.id]
+        if not known.confirmed and not wanted.read_only:
+            await self._keep(machine, node, hostinfo)
+        if not wanted.read_only:
+            self._touch(node.id, {**stream_fields(known, wanted, hostinfo, self.regions), "confirmed": True})
+        began = machine.monotonic()
+        self.presence.connected(node.id)
+        session = self.fanout.open(node.id, zstd=wanted.compress == "zstd", capver=wanted.version)
+        logger.info("map: opened node=%s name=%s remote=%s", node.id, node.name, machine.remote)
+        sent = 0
+        try:
+            if not node.announced:
+                self.announce_later(node.id)
+                await self._announce(machine, node.id, known)
+            await reply.start(200)
+            while (data := await session.next()) is not None:
+                await reply.send(data)
+                sent += len(data)
+        finally:
+            self.fanout.close(session)
+            self.presence.disconnected(node.id, machine.monotonic())
+            self.state.touch(node.id, last_seen=machine.wall())
+            seconds = machine.monotonic() - began
+            logger.info(
+                "map: closed node=%s name=%s seconds=%.0f bytes=%d", node.id, node.name, seconds, sent
+            )
+
+    async def _once(self, node: Node, wanted: MapRequest, reply: Reply) -> None:
+        await reply.respond(
+            200, self.fanout.full_map(node.id, zstd=wanted.compress == "zstd", capver=wanted.version)
+        )
+
+    async def _unknown(self, machine: Machine, wanted: MapRequest, reply: Reply) -> None:
+        stone = tombstone_for(self.state.durable, machine.key, wanted.node_key)
+        if stone is None or not wanted.stream or wanted.omit_peers:
+            logger.info("map: unknown node machine=%s remote=%s", machine.key.short, machine.remote)
+            await reply.respond(404, b"node not found")
+            return
+        await self._hold_deleted(stone, wanted, reply)
+
+    async def _hold_deleted(self, stone: Tombstone, wanted: MapRequest, reply: Reply) -> None:
+        """Tell a deleted node's client that its login has ended, and keep the stream: it asks a person, not us again."""
+        logger.info("map: told a deleted node node=%s", stone.node_id)
+        session = self.fanout.open_deleted(stone, zstd=wanted.compress == "zstd", capver=wanted.version)
+        try:
+            await reply.start(200)
+            while (data := await session.next()) is not None:
+                await reply.send(data)
+        finally:
+            self.fanout.close(session)

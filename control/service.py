@@ -1,0 +1,169 @@
+"""Coordination, put together: what `appliance/main.py` builds, starts and hands connections to.
+
+service = ControlService(store, noise_key=…, pepper=…, settings=…, server_url=…, evict=relay.evict, …)
+await nursery.start(service.state.run)     # loads; from here on `open` works
+service.open()
+await nursery.start(service.run)           # duties, keep-alives
+await service.serve(stream, initiation, remote, preface)      one upgraded connection, until it ends
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import trio
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from control.admission import Admission
+from control.api.handlers import Api
+from control.duties import EPHEMERAL_GRACE_S, Duties
+from control.keys import MachinePublic
+from control.login.failures import FailedKeys
+from control.login.pending import PendingLogins
+from control.machine.http2 import Connection
+from control.machine.map import MapPolls
+from control.machine.presence import Presence
+from control.machine.register import Registration
+from control.machine.session import Machine, MachineHandler, handler_for, table
+from control.mapper.fanout import Fanout
+from control.mapper.settings import NetmapSettings
+from control.mapper.world import World
+from control.noise import NoiseError
+from control.noise.stream import accept
+from control.state.rules import decide
+from control.state.state import State
+from control.state.store import Store
+from control.tailcfg.codec import encode
+
+logger = logging.getLogger("control")
+
+
+class ControlService:
+    """`evict(node key)` is the relay's; `overview()` gives the parts of `status` that only the program knows."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        noise_key: X25519PrivateKey,
+        pepper: bytes,
+        settings: NetmapSettings,
+        server_url: str,
+        evict: Callable[[bytes], None],
+        overview: Callable[[], dict[str, Any]],
+        wall: Callable[[], float],
+        ephemeral_grace_s: float = EPHEMERAL_GRACE_S,
+    ) -> None:
+        self._noise_key, self._pepper, self._settings, self._server_url = (
+            noise_key,
+            pepper,
+            settings,
+            server_url,
+        )
+        self._overview, self._wall, self._ephemeral_grace_s = overview, wall, ephemeral_grace_s
+        self.state = State(store, decide=decide, pepper=pepper, clock=wall)
+        self.admission = Admission(evict, wall)
+        self.pending = PendingLogins()
+        self.presence = Presence(self._set_online)
+        self._connections: set[Connection] = set()
+        self._routes: dict[tuple[str, str], MachineHandler] = {}
+
+    def open(self) -> None:
+        """Build everything that needs the loaded state. Call once, after `state.run` has started."""
+        state, regions = self.state, {int(ident) for ident in self._settings.derp_map.regions}
+        self.admission.load(state.durable)
+        presumed = [ident for ident, record in state.volatile.items() if record.online]
+        self.presence.presume(presumed, trio.current_time())
+        self.world = World(
+            facts=state.durable,
+            volatile=state.volatile,
+            settings=self._settings,
+            primaries=state.primaries,
+            now=self._wall(),
+        )
+        self.fanout = Fanout(self.world, wall=self._wall)
+        self.duties = Duties(
+            state,
+            self.world,
+            self.presence,
+            self.pending,
+            self.admission,
+            wall=self._wall,
+            monotonic=trio.current_time,
+            ephemeral_grace_s=self._ephemeral_grace_s,
+        )
+        state.primaries_source = lambda: self.world.primaries
+        for subscriber in (self.world, self.fanout, self.admission, self.duties):
+            state.subscribe(subscriber)
+        registration = Registration(state, self.pending, self._server_url, FailedKeys(), regions)
+        polls = MapPolls(state, self.fanout, self.presence, regions, self.duties.announce_later)
+        self._routes = table(registration.handle, polls.handle)
+        self.api = Api(
+            state,
+            self.world,
+            self.presence,
+            self.pending,
+            pepper=self._pepper,
+            wall=self._wall,
+            overview=self._overview,
+            regions=regions,
+        )
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Duties and keep-alives, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.duties.run)
+            await nursery.start(self.fanout.run)
+            task_status.started()
+
+    async def serve(self, stream: trio.abc.Stream, initiation: bytes, remote: str, preface: bytes) -> None:
+        """Serve one upgraded connection until it ends. `preface` (the 101) leaves in the same write as our answer."""
+        try:
+            session = await accept(stream, self._noise_key, initiation, preface)
+        except NoiseError as exc:
+            logger.info("noise: handshake failed remote=%s reason=%s", remote, exc)
+            return
+        machine = Machine(
+            key=MachinePublic(session.machine_key),
+            version=session.version,
+            remote=remote,
+            wall=self._wall,
+            monotonic=trio.current_time,
+        )
+        known = machine.key in self.state.durable.by_machine_key
+        connection = Connection(session.stream, handler_for(machine, self._routes), registered=known)
+        machine.connection = connection
+        self._connections.add(connection)
+        try:
+            reason = await connection.serve()
+        finally:
+            self._connections.discard(connection)
+        logger.debug(
+            "noise: connection ended machine=%s remote=%s reason=%s", machine.key.short, remote, reason
+        )
+
+    def drain(self) -> None:
+        """Shutting down: requests that run are finished, new ones go elsewhere; map streams end."""
+        for connection in self._connections:
+            connection.drain()
+        self.fanout.end_all()
+
+    def key_body(self) -> bytes:
+        """The answer to `GET /key`: our Noise key, and as the legacy one the same (a zero makes clients ask again)."""
+        public = str(MachinePublic(self._noise_key.public_key().public_bytes_raw()))
+        return encode({"legacyPublicKey": public, "publicKey": public})
+
+    def healthy(self) -> bool:
+        return self.state.read_only is None
+
+    def _set_online(self, node_id: int, online: bool) -> None:
+        if online:
+            self.state.touch(node_id, online=True)
+            return
+        known = self.state.volatile.get(node_id)
+        self.state.touch(
+            node_id, online=False, last_seen=known.last_seen if known and known.last_seen else self._wall()
+        )
+        self.duties.went_offline(node_id)
