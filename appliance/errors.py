@@ -1,7 +1,7 @@
 """What can go wrong in the program itself, by who has to hear about it.
 
     OperatorError            the environment or the configuration is wrong: a person must act, the hints say how
-      ConfigError            one or more settings are wrong             (config/load.py)
+      ConfigError            one or more settings are wrong             (config/draft.py)
       ServerNotRunning       nobody answers on the socket               (client.py)
     PeerError                whoever connected broke the rules: the connection ends, nobody else notices
       ClientHelloError       no TLS ClientHello that we would answer

@@ -14,8 +14,9 @@ from appliance.cli.options import Context, Group, as_json, pass_context
 from appliance.cli.terminal import Column, table
 
 if TYPE_CHECKING:
+    from appliance.config.draft import Problem
     from appliance.config.kinds import Address
-    from appliance.config.load import Loaded, Problem
+    from appliance.config.load import Loaded
 
 config_option = click.option(
     "--config",
@@ -39,8 +40,8 @@ def check(context: Context, config_file: Path | None) -> None:
 
     Ports are tried too, unless a server runs from the state folder and has them.
     """
+    from appliance.config.draft import ConfigError
     from appliance.config.files import load_files
-    from appliance.config.load import ConfigError
     from appliance.state_dir import is_locked
 
     try:

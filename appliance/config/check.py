@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from appliance.config.draft import DEFAULT, Draft, Origin, Problem
 from appliance.config.kinds import Address, Url, ip_or_none
-from appliance.config.load import DEFAULT, Draft, Origin, Problem
 from appliance.config.schema import SETTINGS
 
 NO_ACME_YET = "certificates by ACME come with a later release"

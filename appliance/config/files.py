@@ -6,7 +6,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from appliance.config.load import ConfigError, Loaded, Origin, Problem, Source, load
+from appliance.config.draft import ConfigError, Origin, Problem
+from appliance.config.load import Loaded, Source, load
 
 SYSTEM_FILE = Path("/etc/appliance/config.toml")
 STATE_FILE = "config.toml"  # what `init` writes

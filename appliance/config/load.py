@@ -12,59 +12,14 @@ import difflib
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from appliance.config.schema import SECTIONS, SETTINGS, Config, Setting, build
-from appliance.errors import OperatorError
+from appliance.config.check import complete
+from appliance.config.draft import DEFAULT, ConfigError, Draft, Origin, Problem, written
+from appliance.config.schema import SECTIONS, SETTINGS, Config, build
 
 NOT_SETTINGS = {"APPLIANCE_STATE"}  # environment variables of ours that no setting belongs to
-
-
-class Origin(NamedTuple):
-    """Where a value came from: a file and its line, an environment variable, the default, or other settings."""
-
-    place: str
-    line: int = 0
-
-    def __str__(self) -> str:
-        return f"{self.place}:{self.line}" if self.line else self.place
-
-
-DEFAULT = Origin("default")
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing that is wrong with the configuration."""
-
-    key: str  # "" when it belongs to no setting
-    message: str
-    hint: str = ""
-    origin: Origin = DEFAULT
-
-    def __str__(self) -> str:
-        where = () if self.origin == DEFAULT else (str(self.origin),)
-        return ": ".join((*where, *((self.key,) if self.key else ()), self.message))
-
-
-class ConfigError(OperatorError):
-    """The configuration is wrong: every problem that was found."""
-
-    exit_status = 2
-
-    def __init__(self, *problems: Problem) -> None:
-        super().__init__(
-            "; ".join(map(str, problems)), *(problem.hint for problem in problems if problem.hint)
-        )
-        self.problems = problems
-
-    def lines(self) -> Iterator[tuple[str, str]]:
-        """Every problem with its own hint below it."""
-        for problem in self.problems:
-            yield "error", str(problem)
-            if problem.hint:
-                yield "hint", problem.hint
 
 
 class Source(NamedTuple):
@@ -88,32 +43,6 @@ class Loaded:
         return Problem(key, message, hint, self.origins[key])
 
 
-@dataclass(slots=True)
-class Draft:
-    """What has been read so far; `check.complete` turns it into a configuration."""
-
-    values: dict[str, Any] = field(default_factory=dict)
-    origins: dict[str, Origin] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
-
-    def take(self, setting: Setting, value: Any, origin: Origin) -> None:
-        """Keep a value unless a stronger source has the setting; a bad one is a problem either way."""
-        try:
-            parsed = setting.kind.parse(value)
-        except (ValueError, TypeError) as exc:
-            detail = f" ({exc})" if str(exc) else ""
-            message = f"expected {setting.kind.expected}, got {_shown(value)}{detail}"
-            example = (
-                f"for example {setting.name} = {as_toml(setting.default)}" if setting.default else "that"
-            )
-            hint = f"write {example}, or leave it out"
-            self.problems.append(Problem(setting.path, message, hint, origin))
-            parsed = setting.kind.parse(setting.default)
-        if setting.path not in self.origins:
-            self.values[setting.path] = parsed
-            self.origins[setting.path] = origin
-
-
 def read(sources: Sequence[Source], environ: Mapping[str, str]) -> Draft:
     """Everything that was set; sources strongest first."""
     draft = Draft()
@@ -125,8 +54,6 @@ def read(sources: Sequence[Source], environ: Mapping[str, str]) -> Draft:
 
 def load(sources: Sequence[Source], environ: Mapping[str, str]) -> Loaded:
     """The configuration, or ConfigError with every problem."""
-    from appliance.config.check import complete
-
     draft = read(sources, environ)
     explicit = bool(sources) or bool(draft.origins)
     warnings = complete(draft)
@@ -165,13 +92,16 @@ def _read_file(draft: Draft, source: Source) -> None:
     except tomllib.TOMLDecodeError as exc:
         draft.problems.append(_syntax_problem(source, str(exc)))
         return
+    except RecursionError:
+        draft.problems.append(Problem("", "nested too deeply", "is this the right file?", Origin(source.name)))
+        return
     lines = lines_of_keys(source.text)
     for path, value in _leaves(document):
         origin = Origin(source.name, lines.get(path, 0))
         if path in SETTINGS:
             draft.take(SETTINGS[path], value, origin)
         elif path in SECTIONS:
-            message = f"expected a table [{path}], got {_shown(value)}"
+            message = f"expected a table [{path}], got {written(value)}"
             draft.problems.append(Problem(path, message, f"write [{path}] and its settings below", origin))
         else:
             draft.problems.append(Problem(path, "unknown setting", _did_you_mean(path), origin))
@@ -237,22 +167,3 @@ def _did_you_mean(path: str) -> str:
     return f"did you mean {setting.name} " + (
         f"in [{setting.section}]?" if setting.section else "at the top of the file?"
     )
-
-
-def as_toml(value: Any) -> str:
-    """A default as it stands in a file."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return "[" + ", ".join(as_toml(item) for item in value) + "]"
-    return str(value) if isinstance(value, int) else f'"{value}"'
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, str):
-        return '"' + "".join(char if char.isprintable() else "�" for char in value[:80]) + '"'
-    if isinstance(value, dict):
-        return "a table"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return str(value)[:80]
