@@ -83,7 +83,7 @@ class ControlService:
             primaries=state.primaries,
             now=self._wall(),
         )
-        self.fanout = Fanout(self.world, wall=self._wall)
+        self.fanout = Fanout(self.world, clock=self._wall)
         self.duties = Duties(
             state,
             self.world,
@@ -95,7 +95,7 @@ class ControlService:
             ephemeral_grace_s=self._ephemeral_grace_s,
         )
         state.primaries_source = lambda: self.world.primaries
-        for subscriber in (self.world, self.fanout, self.admission, self.duties):
+        for subscriber in (self.world, self.admission, self.duties):
             state.subscribe(subscriber)
         registration = Registration(state, self.pending, self._server_url, FailedKeys(), regions)
         polls = MapPolls(state, self.fanout, self.presence, regions, self.duties.announce_later)

@@ -122,8 +122,8 @@ class MapPolls:
         if not wanted.read_only:
             self._touch(node.id, {**stream_fields(known, wanted, hostinfo, self.regions), "confirmed": True})
         began = machine.monotonic()
+        stream = self.fanout.open(node.id, zstd=wanted.compress == "zstd", capver=wanted.version)
         self.presence.connected(node.id)
-        session = self.fanout.open(node.id, zstd=wanted.compress == "zstd", capver=wanted.version)
         logger.info("map: opened node=%s name=%s remote=%s", node.id, node.name, machine.remote)
         sent = 0
         try:
@@ -131,11 +131,11 @@ class MapPolls:
                 self.announce_later(node.id)
                 await self._announce(machine, node.id, known)
             await reply.start(200)
-            while (data := await session.next()) is not None:
+            while (data := await stream.next(reply.wait_writable)) is not None:
                 await reply.send(data)
                 sent += len(data)
         finally:
-            self.fanout.close(session)
+            self.fanout.close(stream)
             self.presence.disconnected(node.id, machine.monotonic())
             self.state.touch(node.id, last_seen=machine.wall())
             seconds = machine.monotonic() - began
@@ -159,10 +159,10 @@ class MapPolls:
     async def _hold_deleted(self, stone: Tombstone, wanted: MapRequest, reply: Reply) -> None:
         """Tell a deleted node's client that its login has ended, and keep the stream: it asks a person, not us again."""
         logger.info("map: told a deleted node node=%s", stone.node_id)
-        session = self.fanout.open_deleted(stone, zstd=wanted.compress == "zstd", capver=wanted.version)
+        stream = self.fanout.open_deleted(stone, zstd=wanted.compress == "zstd", capver=wanted.version)
         try:
             await reply.start(200)
-            while (data := await session.next()) is not None:
+            while (data := await stream.next(reply.wait_writable)) is not None:
                 await reply.send(data)
         finally:
-            self.fanout.close(session)
+            self.fanout.close(stream)
