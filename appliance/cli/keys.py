@@ -85,15 +85,7 @@ def _table(found: list[dict[str, Any]], now: datetime) -> str:
         ("TAGS", lambda key: key["tags"]),
         ("REUSABLE", lambda key: key["reusable"]),
         ("EPHEMERAL", lambda key: key["ephemeral"]),
-        ("STATE", lambda key: _state(key, now)),
+        ("STATE", lambda key: key["state"]),
         ("EXPIRES", lambda key: ago(key["expires_at"], now)),
     ]
     return table(columns, found)
-
-
-def _state(key: dict[str, Any], now: datetime) -> str:
-    if key.get("revoked_at"):
-        return "revoked"
-    if key.get("used_at") and not key["reusable"]:
-        return "spent"
-    return "expired" if datetime.fromisoformat(key["expires_at"]) <= now else "good"

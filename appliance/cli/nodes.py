@@ -16,6 +16,7 @@ from appliance.cli.terminal import (
     confirm,
     on_terminal,
     pairs,
+    span,
     table,
     talk,
 )
@@ -60,7 +61,7 @@ def approve(context: Context, auth_id: str, user: str, yes: bool) -> None:
     if on_terminal() and not yes:
         # Whoever made a person type this id may not be whom that person thinks of (security.md K4).
         login = context.ask("GET", resource("logins", auth_id))
-        talk(pairs([(name.replace("_", " "), value) for name, value in login.items()]))
+        talk(_login(login))
         confirm(f"Let this machine in as a node of {user}?", yes=False)
     node = context.ask("POST", resource("logins", auth_id, "approve"), {"user": user})
     context.done(node, f"approved: the client of {user} is being let in")
@@ -160,6 +161,18 @@ def revoke_routes(context: Context, node: str, prefixes: tuple[str, ...]) -> Non
     context.done(changed, f"node {node} may no longer serve {', '.join(prefixes)}")
 
 
+def _login(login: dict[str, Any]) -> str:
+    return pairs(
+        [
+            ("host name", login["hostname"]),
+            ("os", login["os"]),
+            ("from", login["source"]),
+            ("machine key", login["machine_key"]),
+            ("waiting for", span(login["age_s"])),
+        ]
+    )
+
+
 def _seen(node: dict[str, Any], now: datetime) -> str:
     return "online" if node["online"] else ago(node["last_seen"], now)
 
@@ -198,6 +211,7 @@ def _details(node: dict[str, Any], now: datetime) -> str:
             ("routes offered", routes["advertised"]),
             ("routes approved", routes["approved"]),
             ("routes served", routes["serving"]),
+            ("host name", node.get("hostname")),
             ("os", node["os"]),
             ("client", node["client_version"]),
             ("created", ago(node["created_at"], now)),

@@ -34,6 +34,8 @@ def _text(found: dict[str, Any], now: datetime) -> str:
         ("nodes", f"{nodes['online']} online of {nodes['total']}"),
         ("relay", f"{relay['clients']} clients, {traffic}"),
     ]
+    if found.get("pending_logins"):
+        lines.append(("waiting logins", found["pending_logins"]))
     lines += [
         ("failing", f"{each['who']}: {each['why']} ({ago(each['at'], now)})")
         for each in found.get("failing", ())

@@ -22,7 +22,8 @@ Column = tuple[str, Callable[[dict[str, Any]], Any]]
 
 def talk(text: str) -> None:
     """Something a person may want to know; `--quiet` silences it at the caller."""
-    click.echo(printable(text), err=True)
+    for line in text.splitlines():
+        click.echo(printable(line), err=True)
 
 
 def say_error(error: OperatorError) -> None:

@@ -93,7 +93,9 @@ def _read_file(draft: Draft, source: Source) -> None:
         draft.problems.append(_syntax_problem(source, str(exc)))
         return
     except RecursionError:
-        draft.problems.append(Problem("", "nested too deeply", "is this the right file?", Origin(source.name)))
+        draft.problems.append(
+            Problem("", "nested too deeply", "is this the right file?", Origin(source.name))
+        )
         return
     lines = lines_of_keys(source.text)
     for path, value in _leaves(document):
@@ -124,11 +126,11 @@ def lines_of_keys(text: str) -> dict[str, int]:
     line after the last one that parsed is where the next statement begins. Quadratic, and configuration files are short.
     """
     found: dict[str, int] = {}
-    lines = text.splitlines(keepends=True)
+    lines = text.split("\n")
     begin = 1
     for count in range(1, len(lines) + 1):
         try:
-            document = tomllib.loads("".join(lines[:count]))
+            document = tomllib.loads("\n".join(lines[:count]) + "\n")
         except tomllib.TOMLDecodeError:
             continue  # in the middle of a list or of a text of several lines
         for name, value in document.items():
@@ -153,15 +155,17 @@ def _syntax_problem(source: Source, message: str) -> Problem:
 
 def _did_you_mean(path: str) -> str:
     """A hint for an unknown key: a close one, or the one of that name in another table."""
-    name = path.rsplit(".", 1)[-1]
-    elsewhere = [known for known, setting in SETTINGS.items() if setting.name == name]
-    close = elsewhere or difflib.get_close_matches(path, [*SETTINGS, *SECTIONS], 1, cutoff=0.6)
+    section, _, name = path.rpartition(".")
+    near = [setting.name for setting in SETTINGS.values() if setting.section == section]
+    close = difflib.get_close_matches(name, near, 1) or difflib.get_close_matches(
+        name, [*(setting.name for setting in SETTINGS.values()), *SECTIONS], 1, cutoff=0.8
+    )
     if not close:
         return "remove it; docs/configuration.md lists all settings"
-    setting = SETTINGS.get(close[0])
-    if setting is None:
+    found = [setting for setting in SETTINGS.values() if setting.name == close[0]]
+    if not found:
         return f"did you mean [{close[0]}]?"
-    section = path.rpartition(".")[0]
+    setting = next((each for each in found if each.section == section), found[0])
     if setting.section == section:
         return f"did you mean {setting.name}?"
     return f"did you mean {setting.name} " + (
