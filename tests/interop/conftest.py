@@ -108,7 +108,8 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """A failure shows the end of the server's log, and keeps all logs of its lab."""
     report = yield
-    labs = [value for value in getattr(item, "funcargs", {}).values() if isinstance(value, Lab)]
+    fixtures = getattr(item, "funcargs", {}).values()
+    labs = [lab for value in fixtures if isinstance(lab := getattr(value, "lab", value), Lab)]
     if report.failed and report.when != "teardown" and labs:
         kept = labs[0].dir.with_name(f"{labs[0].dir.name}-failed")
         shutil.copytree(labs[0].logs, kept, dirs_exist_ok=True)
