@@ -196,11 +196,16 @@ class TLSStream(trio.abc.Stream):
         with self._alone("_sending"):
             await self.below.wait_send_all_might_not_block()
 
-    async def aclose(self) -> None:
+    def say_goodbye(self) -> None:
+        """Send close_notify, if that takes no waiting; nothing can be sent afterwards."""
         if self._ready and not self._broken and not self._torn and self.below.socket.fileno() >= 0:
             with suppress(ssl.SSLError):  # it wants the other side's close_notify; we do not wait for that
                 self._ssl.unwrap()
             self.below.offer(self._pending_out + self._empty())
+        self._torn = True
+
+    async def aclose(self) -> None:
+        self.say_goodbye()
         self._broken = True
         self._ciphertext = self._plaintext = self._pending_out = b""
         await self.below.aclose()
@@ -215,7 +220,8 @@ class TLSStream(trio.abc.Stream):
 
     def detach(self) -> Transport:
         """Hand the connection over, TLS state included; this stream is closed from here on."""
-        assert not (self._sending or self._receiving), "somebody still uses the stream"
+        busy = self._sending or self._receiving
+        assert not busy, "somebody still uses the stream"
         self.below.offer(self._pending_out)
         sock = self.below.detach().sock
         transport = Transport(sock, self._ssl, *self._bios, self._ciphertext, self._plaintext)

@@ -1,0 +1,143 @@
+"""The reception: accepts connections, knows every one of them, and survives each.
+
+An exception that left a connection's task would end the server, so `_attend` is the boundary: what the other side caused
+is a line at DEBUG, anything else is a bug of ours, logged once with its traceback. Either way that connection ends, and
+nobody else notices.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+from dataclasses import dataclass
+
+import trio
+
+from appliance.door import limits
+from appliance.door.connection import Connection, House, Port
+from appliance.door.preauth import PreAuthTable, groups_of
+from appliance.door.proxy import is_listed
+from appliance.errors import PeerError
+
+log = logging.getLogger("appliance.door")
+
+OUT_OF_FILES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
+@dataclass
+class DoorCounters:
+    """What came and went, since the start."""
+
+    accepted: int = 0
+    dropped: int = 0
+    """Closed unproven, to make room."""
+    refused: int = 0
+    """Not taken at all: every place was taken."""
+    failed: int = 0
+    """Ended by the other side's doing: broken off, too slow, or not what we speak."""
+    bugs: int = 0
+
+
+class Reception:
+    """Every connection of every listening socket."""
+
+    def __init__(self, house: House) -> None:
+        self.counters = DoorCounters()
+        self.connections: set[Connection] = set()
+        self._house = house
+        self._strangers: PreAuthTable[Connection] = PreAuthTable()
+        self._empty = trio.Event()
+
+    async def accept(self, listening: socket.socket, port: Port, nursery: trio.Nursery) -> None:
+        """Accept until cancelled, then close the socket; connections run in `nursery`."""
+        with trio.socket.from_stdlib_socket(listening) as trio_socket:
+            while True:
+                try:
+                    sock, _ = await trio_socket.accept()
+                except OSError as exc:
+                    if exc.errno in OUT_OF_FILES:
+                        await self._make_room(exc)
+                    elif trio_socket.fileno() < 0:
+                        raise
+                    # Anything else is about a connection that ended before we took it (accept(2), "Error handling").
+                    continue
+                self._admit(sock, port, nursery)
+
+    def _admit(self, sock: trio.socket.SocketType, port: Port, nursery: trio.Nursery) -> None:
+        if len(self.connections) >= limits.CONNECTIONS:
+            self.counters.refused += 1
+            sock.close()
+            return
+        try:
+            _tune(sock)
+            connection = Connection(sock, port, self._house, self._strangers.leave)
+        except (OSError, ValueError):  # gone already
+            sock.close()
+            return
+        self.counters.accepted += 1
+        self.connections.add(connection)
+        weight = limits.PROXY_WEIGHT if is_listed(connection.peer, self._house.proxies) else 1
+        victim = self._strangers.enter(connection, groups_of(connection.peer, weight))
+        self._drop(victim)
+        nursery.start_soon(self._attend, connection)
+
+    def _drop(self, victim: Connection | None) -> None:
+        if victim is not None:
+            self.counters.dropped += 1
+            victim.kill()
+
+    async def _make_room(self, exc: OSError) -> None:
+        """No descriptor left: whoever has proven nothing pays for it."""
+        log.warning("cannot accept connections: %s; raise LimitNOFILE if this lasts", exc.strerror)
+        victim = self._strangers.oldest_of_the_biggest()
+        if victim is not None:
+            self._strangers.leave(victim)
+            self._drop(victim)
+        await trio.sleep(limits.OUT_OF_FILES_SECONDS)
+
+    async def _attend(self, connection: Connection) -> None:
+        try:
+            await connection.serve()
+        except* (
+            OSError,
+            PeerError,
+            trio.BrokenResourceError,
+            trio.ClosedResourceError,
+            trio.TooSlowError,
+        ) as group:
+            self.counters.failed += 1
+            log.debug("connection from %s failed: %r", connection.peer, group.exceptions)
+        except* Exception:
+            self.counters.bugs += 1
+            log.exception("a bug ended the connection from %s", connection.peer)
+        finally:
+            self._strangers.leave(connection)
+            self.connections.discard(connection)
+            connection.kill()
+            if not self.connections:
+                self._empty.set()
+
+    def stop(self) -> None:
+        """Serve what was asked, take no further request."""
+        for connection in list(self.connections):
+            connection.stop()
+
+    async def wait_empty(self) -> None:
+        """Until the last connection has ended; nothing may be accepting any more."""
+        while self.connections:
+            self._empty = trio.Event()
+            await self._empty.wait()
+
+    def kill_all(self) -> None:
+        """Close every socket: this wakes tasks that a cancellation does not reach."""
+        for connection in list(self.connections):
+            connection.kill()
+
+
+def _tune(sock: trio.socket.SocketType) -> None:
+    """Notice the dead: peers that vanish leave no other trace on a connection we only read from."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, limits.KEEPALIVE_IDLE_SECONDS)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, limits.KEEPALIVE_INTERVAL_SECONDS)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, limits.USER_TIMEOUT_MS)
