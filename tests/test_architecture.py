@@ -35,7 +35,8 @@ CONTROL: list[set[str]] = [
     {"state"},
     {"policy"},
     {"model"},
-    {"tailcfg", "keys", "capver", "dnsname", "secret"},
+    {"tailcfg"},
+    {"keys", "capver", "dnsname", "secret"},
     {"limits", "errors"},
 ]
 # Beside the rows: used by service and machine alone, and leaning on nothing but the lowest row and the keys.
@@ -44,8 +45,10 @@ USERS_OF_BESIDE = {"service", "machine"}
 
 # No async, no trio, no clock, no log, no socket, no file: values in, values or one documented error out.
 PURE = [
-    "appliance.config.schema",
+    "appliance.config.kinds",
     "appliance.config.load",
+    "appliance.config.schema",
+    "appliance.errors",
     "appliance.door.routes",
     "control.capver",
     "control.dnsname",
@@ -58,6 +61,7 @@ PURE = [
     "control.mapper.full",
     "control.mapper.session",
     "control.model",
+    "control.noise.errors",
     "control.noise.handshake",
     "control.noise.records",
     "control.policy.*",

@@ -1,0 +1,1 @@
+"""Measurements. Not part of any test run: `make bench`."""
