@@ -41,7 +41,7 @@ class Context:
 
     def show(self, document: Any, text: Callable[[datetime], str]) -> None:
         """The document for programs, or the text for people, who read times relative to now."""
-        click.echo(as_json(document) if self.json else text(datetime.now(UTC)))
+        click.echo(as_json(document) if self.json else text(now()))
 
     def done(self, document: Any, text: str) -> None:
         """After an act: talk, and for programs the document."""
@@ -50,8 +50,12 @@ class Context:
         self.talk(text)
 
 
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
 def as_json(document: Any) -> str:
-    return json.dumps(document, indent=2, ensure_ascii=False)
+    return json.dumps(document, indent=2)  # ASCII: no control character of a stranger reaches a terminal
 
 
 pass_context = click.make_pass_decorator(Context)
