@@ -93,6 +93,9 @@ SETTINGS_FRAMES = Rate(burst=10, per_second=1)  # one at the start, one acknowle
 PING_FRAMES = Rate(burst=20, per_second=2)  # now and then beside an RST_STREAM
 EMPTY_DATA_FRAMES = Rate(burst=100, per_second=100)
 WINDOW_UPDATE_FRAMES = Rate(burst=1_000, per_second=1_000)
+# Beside that budget, what we send earns the client its WINDOW_UPDATEs. Go's client sends two for each 4 KiB it has
+# read, on a fast link some thousand at once for one big map.
+BYTES_PER_WINDOW_UPDATE = 1024
 CONTINUATION_FRAMES = Rate(burst=8, per_second=1)  # 16 KiB of headers fit one frame: nobody needs any
 OTHER_FRAMES = Rate(burst=100, per_second=100)  # PRIORITY, unknown types: ignored, but not for ever
 

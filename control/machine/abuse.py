@@ -37,21 +37,29 @@ NAME_AND_RATE_OF_OTHERS = ("other", limits.OTHER_FRAMES)
 class FrameCounter:
     """The frames of one connection, as they arrive."""
 
-    __slots__ = ("_budgets", "_partial", "_skip", "over_budget")
+    __slots__ = ("_budgets", "_partial", "_skip", "_window_updates", "over_budget")
 
     def __init__(self) -> None:
         self.over_budget: str | None = None  # the first kind of which there were too many
         self._budgets: dict[int, Budget] = {}  # only kinds that were seen: an idle client sends two
         self._skip = PREFACE_BYTES  # bytes until the next frame header
         self._partial = b""  # of that header
+        self._window_updates = 0  # that what we sent was reason for
 
-    def receive_data(self, data: bytes, now: float) -> str | None:
-        """Count the frames that begin in *data*; returns `over_budget`."""
+    def receive_data(self, data: bytes, sent_bytes: int, now: float) -> str | None:
+        """Count the frames that begin in *data*; returns `over_budget`.
+
+        *sent_bytes* is how much we have sent in DATA frames so far, which is a reason for WINDOW_UPDATE frames.
+        """
         data = self._partial + data
         position = self._skip
         while position + HEADER_BYTES <= len(data):
             length = int.from_bytes(data[position : position + 3], "big")
-            self._count(data[position + 3], data[position + 4], length, now)
+            kind = data[position + 3]
+            if kind == WINDOW_UPDATE and self._window_updates < sent_bytes // limits.BYTES_PER_WINDOW_UPDATE:
+                self._window_updates += 1
+            else:
+                self._count(kind, data[position + 4], length, now)
             position += HEADER_BYTES + length
         self._skip = max(position - len(data), 0)
         self._partial = data[position:]

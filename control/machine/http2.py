@@ -147,10 +147,9 @@ class Connection:
         self._nursery.cancel_scope.cancel()
 
     async def _end_politely(self, reason: str) -> None:
-        """Write what h2 has queued, which ends with a GOAWAY, and stop everything."""
-        self._ended = self._ended or reason
-        await self._writer.last_words()
+        """Stop everything, and write what h2 has queued, which ends with a GOAWAY."""
         self._end(reason)
+        await self._writer.last_words()
 
     async def _go_away(self, error: ErrorCodes, reason: str) -> None:
         self._h2.close_connection(error, additional_data=reason.encode())
@@ -175,7 +174,7 @@ class Connection:
                 return self._end("closed by the client")
             data, now = bytes(data), trio.current_time()
             self._heard_at, self._pinged_at = now, None
-            if over := self._frames.receive_data(data, now):
+            if over := self._frames.receive_data(data, self._writer.sent_bytes, now):
                 return await self._go_away(ErrorCodes.ENHANCE_YOUR_CALM, f"too many {over} frames")
             try:
                 events = self._h2.receive_data(data)

@@ -25,11 +25,12 @@ Headers: TypeAlias = Sequence[tuple[str, str]]
 class Writer:
     """What leaves one connection. *end* is called, with a reason, when nothing can leave any more."""
 
-    __slots__ = ("_end", "_lock", "_stream", "_unsent", "_window_changed", "_writing", "h2")
+    __slots__ = ("_end", "_lock", "_stream", "_unsent", "_window_changed", "_writing", "h2", "sent_bytes")
 
     def __init__(self, stream: trio.abc.Stream, h2: H2Connection, end: Callable[[str], None]) -> None:
         self._stream = stream
         self.h2 = h2
+        self.sent_bytes = 0  # of bodies, since the beginning
         self._end = end
         self._lock = trio.Lock()
         self._unsent = bytearray()  # out of h2, not yet given to the stream
@@ -100,6 +101,7 @@ class Writer:
             frame = data[: min(room, limits.MAX_FRAME_BYTES)]
             data = data[len(frame) :]
             room -= len(frame)
+            self.sent_bytes += len(frame)
             self.h2.send_data(stream_id, bytes(frame), end_stream=end_stream and not data)
         return data
 
