@@ -1,0 +1,210 @@
+"""THE COMPOSITION ROOT: what runs, in which order, and how it stops.
+
+    state        the writer thread, outermost: everything else may still commit while it ends
+      services   relay, STUN, coordination duties, the command line's socket, certificate watch
+        door     the listeners, innermost: stopped first
+
+The end is the same in reverse: accept no more, let clients go, then write what is left.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from appliance import logs
+from appliance.config.load import Loaded
+from appliance.config.schema import Config
+from appliance.door.names import NameTable
+from appliance.door.service import Door
+from appliance.errors import OperatorError
+from appliance.listeners import Listeners
+from appliance.notify import Notifier
+from appliance.overview import Overview
+from appliance.pages.app import create_app
+from appliance.region import derp_map, own_addresses
+from appliance.server_keys import load_keys
+from appliance.socket_api import bind_socket, serve_socket
+from appliance.socket_path import Places
+from appliance.state_dir import open_state
+from appliance.tls.current import CurrentCertificate
+from appliance.tls.selfsigned import ensure_self_signed
+from appliance.version import version
+from control.mapper.settings import NetmapSettings
+from control.service import ControlService
+from control.state.commands import Actor
+from control.state.sqlite import SqliteStore
+from control.state.store import StoreUnusable
+from derp.service import DerpService
+from stun.responder import StunService
+
+log = logging.getLogger("appliance")
+
+DRAIN_S = 5.0  # for clients to take their leave; systemd waits 90 s before it kills
+CERTIFICATE_CHECK_S = 60.0
+
+
+def serve_main(loaded: Loaded, places: Places) -> None:
+    """Serve until SIGTERM or SIGINT. Raises OperatorError when it cannot begin."""
+    logs.set_up(loaded.config.log.level, loaded.config.log.format)
+    for warning in loaded.warnings:
+        log.warning(str(warning))
+    with open_state(places.state):
+        try:
+            trio.run(serve, loaded.config, places)
+        except* StoreUnusable as group:
+            error = _first(group)
+            raise OperatorError(str(error), getattr(error, "hint", "")) from error
+        except* OperatorError as group:
+            raise _first(group) from None
+        finally:
+            logs.flush()
+
+
+async def serve(config: Config, places: Places) -> None:
+    """Everything that runs, in order."""
+    started_at = time.monotonic()
+    notifier, keys = Notifier(os.environ), load_keys(places.state)
+    listeners = Listeners.open(config, os.environ)
+    certificate = load_certificate(config, places.state)
+    addresses = await own_addresses(config)
+    pin = certificate.pin if certificate is not None and config.tls.mode == "self-signed" else None
+    regions = derp_map(config, listeners.ports, addresses=addresses, pin=pin)
+
+    def evict(node_key: bytes) -> None:
+        relay.evict(node_key)
+
+    overview = Overview(config, certificate, started_at)
+    control = ControlService(
+        SqliteStore(places.state / "homeport.db"),
+        noise_key=keys.noise,
+        pepper=keys.pepper,
+        settings=NetmapSettings(domain=config.dns.base_domain, derp_map=regions),
+        server_url=str(config.url),
+        evict=evict,
+        overview=overview.status,
+        wall=wall_clock,
+    )
+    relay = DerpService(keys.derp, admit=control.admission.admit)
+    overview.relay = relay.counters
+    overview.storage_trouble = lambda: control.state.read_only
+    stun = StunService(listeners.stun)
+    door = Door(
+        https=listeners.https,
+        http=listeners.http,
+        certificate=certificate,
+        server_url=str(config.url),
+        names=NameTable([config.url.host], addresses),
+        control=control.serve,
+        relay=relay.serve,
+        relay_public_key=relay.public_key,
+        pages=create_app(server_url=str(config.url), overview=overview.page),
+        server_key=control.key_body,
+        healthy=control.healthy,
+        version=version(),
+        bootstrap_dns=lambda: {config.url.host: addresses} if addresses else {},
+        ping_response=lambda ident: False,  # no ping is sent yet, so none is waited for
+        trusted_proxies=config.proxy.trusted,
+        proxy_protocol=config.proxy.protocol == "v1v2",
+    )
+
+    async def handle(method: str, path: str, query: dict[str, str], body: bytes, uid: int) -> tuple[int, Any]:
+        return await control.api.handle(method, path, query, body, Actor(kind="local", id=f"uid:{uid}"))
+
+    async with trio.open_nursery() as outermost:
+        await outermost.start(control.state.run)
+        control.open()
+        async with trio.open_nursery() as services:
+            await services.start(relay.run)
+            await services.start(stun.run)
+            await services.start(control.run)
+            await services.start(serve_socket, bind_socket(places.socket), handle)
+            services.start_soon(notifier.keep_watchdog)
+            if certificate is not None:
+                services.start_soon(watch_certificate, certificate)
+            async with trio.open_nursery() as front:
+                await front.start(door.run)
+                announce(listeners, notifier)
+                await until_told_to_stop(certificate, notifier)
+                door.stop(DRAIN_S)
+                control.drain()
+                await relay.shutdown()
+            services.cancel_scope.cancel()
+        outermost.cancel_scope.cancel()
+
+
+def wall_clock() -> float:
+    """Seconds since 1970. The one place that reads it: everything else is handed a clock."""
+    return time.time()  # noqa: TID251  (this is that place)
+
+
+def load_certificate(config: Config, state: Path) -> CurrentCertificate | None:
+    """The certificate of the https listener; None when TLS ends in front of us."""
+    if config.tls.mode == "files":
+        return CurrentCertificate(Path(config.tls.cert), Path(config.tls.key))
+    if config.tls.mode == "self-signed":
+        path = state / "tls-self-signed.pem"
+        ensure_self_signed(path, [config.url.host], datetime.now(UTC))
+        return CurrentCertificate(path)
+    return None
+
+
+async def watch_certificate(certificate: CurrentCertificate) -> None:
+    """Use renewed files within a minute, without anybody telling us."""
+    while True:
+        await trio.sleep(CERTIFICATE_CHECK_S)
+        reload_certificate(certificate, forced=False)
+
+
+def reload_certificate(certificate: CurrentCertificate, *, forced: bool) -> None:
+    try:
+        if forced:
+            certificate.reload()
+        elif not certificate.reload_if_changed():
+            return
+        log.info("certificate loaded", extra={"expires": certificate.expires_at.isoformat()})
+    except OperatorError as exc:
+        log.warning("%s; the old certificate stays in use", exc.message, extra={"hint": " ".join(exc.hints)})
+
+
+def announce(listeners: Listeners, notifier: Notifier) -> None:
+    """One line a listener, then `ready`: for people, and for whoever waits for us."""
+    for line in listeners.describe():
+        print(line, file=sys.stderr)
+    print("ready", file=sys.stderr, flush=True)
+    notifier.ready("serving")
+
+
+async def until_told_to_stop(certificate: CurrentCertificate | None, notifier: Notifier) -> None:
+    """SIGHUP reads the certificate again; SIGTERM and SIGINT return."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        async for number in _each(signals):
+            if number != signal.SIGHUP:
+                log.info("stopping", extra={"signal": signal.Signals(number).name})
+                notifier.stopping()
+                return
+            notifier.reloading()
+            if certificate is not None:
+                reload_certificate(certificate, forced=True)
+            notifier.ready("serving")
+
+
+async def _each(signals: AsyncIterator[int]) -> AsyncIterator[int]:
+    async for number in signals:
+        yield number
+
+
+def _first(group: BaseExceptionGroup[Any]) -> BaseException:
+    """The first real error in a group of them."""
+    for inner in group.exceptions:
+        return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
+    raise AssertionError("an empty group")
