@@ -1,0 +1,397 @@
+"""What all map sessions are built from: the durable facts and the volatile ones, as records that sessions share.
+
+    state ── on_commit, on_touch ──► World ── mark ──► Session (dirty) ── next_message ──► its client
+                                     peers, views, routes, sections
+
+`rev` counts everything that any client can see. A change stamps the record it concerns with the new `rev` and marks the
+sessions whose view holds it; nobody computes a message until a session can send one. All methods are synchronous and
+run on the loop, so a session always reads one consistent world.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING
+
+from control.mapper.blocks import SIZE, Blocks, slots_of
+from control.mapper.damper import Damper
+from control.mapper.peers import TAGGED_PROFILE, Part, Peer, encode_profile, encode_self, self_attributes
+from control.mapper.routes import RouteTable
+from control.mapper.settings import NetmapSettings
+from control.mapper.view import EXPIRED, AllowAll, View, ViewFunction, Views
+from control.model import TAGGED_USER_ID, Node
+from control.state.changes import AnyChange, NodeGone, NodePut, UserGone, UserPut
+from control.state.facts import Facts
+from control.state.volatile import Group, Volatile
+from control.tailcfg import map as wire
+from control.tailcfg.codec import encode
+from control.tailcfg.hostinfo import for_peers
+
+if TYPE_CHECKING:
+    from control.mapper.session import Session
+
+UNKNOWN = Volatile()
+
+# Sections that a delta may carry; the last two of them are the class's, and come from its View.
+SECTIONS = (wire.DOMAIN, wire.DERP_MAP, wire.DNS_CONFIG, wire.PACKET_FILTERS, wire.SSH_POLICY)
+Sections = tuple[bytes, ...]
+
+
+class World:
+    """`volatile` is read when `on_touch` says so, never in between. `primaries`: the elected routers of the last run."""
+
+    def __init__(
+        self,
+        *,
+        facts: Facts,
+        volatile: Mapping[int, Volatile],
+        settings: NetmapSettings,
+        now: float,
+        primaries: Mapping[str, int] | None = None,
+        view_function: ViewFunction | None = None,
+    ) -> None:
+        self.rev = 1
+        self.facts, self.volatile, self.settings, self.now = facts, volatile, settings, now
+        self.peers: dict[int, Peer] = {}
+        self.by_slot: list[Peer] = []  # the gone too: slots are not used twice
+        self.blocks = Blocks(self.by_slot)
+        self.profiles = {TAGGED_USER_ID: TAGGED_PROFILE}  # user id on the wire → JSON
+        self.user_slots: dict[int, int] = {}  # for bitsets of users
+        self.user_nodes: dict[int, int] = {}  # user id on the wire → bitset of peers
+        self.deltas: dict[Hashable, bytes] = {}  # messages made at this rev, for sessions that need the same
+        self._routes = RouteTable(primaries or {})
+        self._views = Views(view_function or AllowAll(), self.peers, self._routes, SIZE)
+        self._sessions: dict[int, list[Session]] = {}
+        self._class_sessions: dict[Hashable, set[Session]] = {}
+        self._class_size: dict[Hashable, int] = {}
+        self._expiries: list[tuple[float, int]] = []  # heap; outdated entries stay until their time
+        self._postponed: list[tuple[float, int]] = []  # heap: endpoints of these nodes wait
+        self._dampers: dict[int, Damper] = {}
+        self._review: dict[int, Peer] = {}  # whose visibility or routes may have changed
+        self._sections = self._encode_sections()
+        for user in facts.users.values():
+            self.profiles[user.id] = encode_profile(user)
+        for ident in sorted(facts.nodes):
+            self._add(facts.nodes[ident])
+        self._settle()
+
+    # what sessions read
+
+    @property
+    def primaries(self) -> dict[str, int]:
+        """prefix → id of its elected router; to be kept, so that a restart moves no route."""
+        return dict(self._routes.primaries)
+
+    def view_of(self, viewer_id: int) -> View:
+        return self._views.view(self.peers[viewer_id].viewers, self.facts)
+
+    def sections(self, view: View) -> Sections:
+        return (*self._sections, view.packet_filter, view.ssh_policy)
+
+    def self_json(self, peer: Peer) -> bytes:
+        return encode_self(peer, self._routes.routes_of(peer.id))
+
+    def users_of(self, bits: int) -> list[int]:
+        """The users of these peers. Of many peers the users are asked, for they are fewer."""
+        if bits.bit_count() <= SIZE:
+            return sorted({self.by_slot[slot].wire_user for slot in slots_of(bits)})
+        return [user for user, nodes in self.user_nodes.items() if nodes & bits]
+
+    def user_bit(self, user: int) -> int:
+        return 1 << self.user_slots.setdefault(user, len(self.user_slots))
+
+    def attach(self, session: Session) -> None:
+        """Raises KeyError when the session's node does not exist."""
+        peer = self.peers[session.node_id]
+        self._sessions.setdefault(peer.id, []).append(session)
+        self._class_sessions.setdefault(peer.viewers, set()).add(session)
+
+    def detach(self, session: Session) -> None:
+        sessions = self._sessions.get(session.node_id, [])
+        if session in sessions:
+            sessions.remove(session)
+            if not sessions:
+                del self._sessions[session.node_id]
+        peer = self.peers.get(session.node_id)
+        if peer is not None:
+            self._class_sessions.get(peer.viewers, set()).discard(session)
+
+    # what happens
+
+    def on_commit(self, changes: Sequence[AnyChange], facts: Facts, now: float) -> None:
+        """These changes are on disk; `facts` is the world with them. Batches may change one record several times."""
+        self._begin(now)
+        self.facts = facts
+        nodes: set[int] = set()
+        for change in changes:
+            match change:
+                case UserPut(user=user):
+                    nodes.update(self._user_changed(user.id))
+                case UserGone(id=ident):
+                    nodes.update(self._user_changed(ident))
+                case NodePut(node=node):
+                    nodes.add(node.id)
+                case NodeGone(id=ident):
+                    nodes.add(ident)
+                case _:
+                    pass  # nothing that a client sees
+        for ident in sorted(nodes):
+            self._node_changed(ident)
+        self._settle()
+
+    def on_touch(self, node_id: int, groups: Collection[Group], now: float) -> None:
+        """The volatile record changed in these groups."""
+        peer = self.peers.get(node_id)
+        if peer is None:
+            return  # its commit is not on disk yet; the record is read when it is
+        self._begin(now)
+        volatile = self.volatile.get(node_id, UNKNOWN)
+        for group in groups:
+            _READ[group](self, peer, volatile)
+        self._settle()
+
+    def tick(self, now: float, *, expire: bool = True) -> None:
+        """Once a second: nodes whose time is over, endpoints that waited. The cost follows what is due."""
+        self._begin(now)
+        while expire and self._expiries and self._expiries[0][0] <= now:
+            _, ident = heappop(self._expiries)
+            if ident in self.peers and not self.peers[ident].expired:
+                self._node_changed(ident)
+        while self._postponed and self._postponed[0][0] <= now:
+            _, ident = heappop(self._postponed)
+            if ident in self.peers:
+                self._read_endpoints(self.peers[ident], self.volatile.get(ident, UNKNOWN))
+        self._settle()
+
+    def update_settings(self, settings: NetmapSettings, now: float) -> None:
+        self._begin(now)
+        renamed = settings.domain != self.settings.domain
+        self.settings = settings
+        self._sections = self._encode_sections()
+        for peer in self.peers.values() if renamed else ():
+            peer.fqdn = f"{peer.node.name}.{settings.domain}."
+            self._touch(peer, "body")
+            peer.self_rev = self.rev
+        for session in self._all_sessions():
+            session.mark_all() if renamed else session.mark()
+
+    def set_view_function(self, function: ViewFunction, now: float) -> None:
+        """The rules are others now: everything is asked anew."""
+        self._begin(now)
+        self._views.function = function
+        for peer in self.peers.values():
+            self._read_attributes(peer)
+            self._classify(peer)
+            self._review[peer.id] = peer
+        self._settle()
+
+    # how it is kept
+
+    def _begin(self, now: float) -> None:
+        self.rev += 1
+        self.now = now
+        self.deltas.clear()
+
+    def _settle(self) -> None:
+        """Elections, then views: a prefix moves from one router to the next within one revision."""
+        for ident in self._routes.settle():
+            if ident in self.peers:
+                self._stamp_self(self.peers[ident])
+                self._review[ident] = self.peers[ident]
+        if self._review:
+            for viewers in self._views.refresh(self.facts, self._review.values()):
+                for session in self._class_sessions.get(viewers, ()):
+                    session.mark()
+            self._review.clear()
+
+    def _touch(self, peer: Peer, part: Part) -> None:
+        peer.revs[part] = self.rev
+        peer.fragments.clear()
+        self.blocks.touch(peer.slot, self.rev)
+
+    def _stamp(self, peer: Peer, part: Part) -> None:
+        self._touch(peer, part)
+        for viewers, view in self._views:
+            if view.visible & peer.bit:
+                for session in self._class_sessions.get(viewers, ()):
+                    session.mark_peer(peer.id)
+
+    def _stamp_self(self, peer: Peer) -> None:
+        peer.self_rev = self.rev
+        for session in self._sessions.get(peer.id, ()):
+            session.mark()
+
+    def _add(self, node: Node) -> None:
+        volatile = self.volatile.get(node.id, UNKNOWN)
+        peer = Peer(node, volatile, len(self.by_slot), self.rev, self.settings.domain)
+        self.peers[node.id] = peer
+        self.by_slot.append(peer)
+        self.blocks.touch(peer.slot, self.rev)
+        self._read_user(peer, None)
+        self._read_expiry(peer)
+        self._read_attributes(peer)
+        self._offer(peer)
+        self._classify(peer)
+        self._review[node.id] = peer
+
+    def _remove(self, peer: Peer) -> None:
+        final = encode_self(peer, self._routes.routes_of(peer.id), expired_at=self.now)
+        for session in self._sessions.pop(peer.id, ()):
+            self._class_sessions[peer.viewers].discard(session)
+            session.finish(final, peer.wire_user)
+        self._leave_class(peer)
+        del self.peers[peer.id]
+        self._dampers.pop(peer.id, None)
+        self._routes.offer(peer.id, (), online=False)
+        self.user_nodes[peer.wire_user] &= ~peer.bit
+        peer.gone = True
+        self._review[peer.id] = peer
+
+    def _node_changed(self, ident: int) -> None:
+        node, peer = self.facts.nodes.get(ident), self.peers.get(ident)
+        if node is None:
+            if peer is not None:
+                self._remove(peer)
+            return
+        if peer is None:
+            self._add(node)
+            return
+        old, old_user, peer.node = peer.node, peer.wire_user, node
+        peer.fqdn = f"{node.name}.{self.settings.domain}."
+        if (old.node_key, old.expires_at) != (node.node_key, node.expires_at):
+            self._stamp(peer, "key")
+            self._stamp_self(peer)
+        if self._read_expiry(peer) or _body(old) != _body(node):
+            self._stamp(peer, "body")
+            self._stamp_self(peer)
+        self._read_user(peer, old_user)
+        self._read_attributes(peer)
+        self._offer(peer)
+        self._classify(peer)
+        self._review[ident] = peer
+
+    def _user_changed(self, ident: int) -> Iterable[int]:
+        """Returns the nodes to look at again: what they may do can depend on their user."""
+        user = self.facts.users.get(ident)
+        profile = None if user is None else encode_profile(user)
+        if profile != self.profiles.get(ident):
+            if profile is None:
+                del self.profiles[ident]
+            else:
+                self.profiles[ident] = profile
+                for session in self._all_sessions():
+                    session.mark_user(ident)
+        return self.facts.by_user.get(ident, ())
+
+    def _read_expiry(self, peer: Peer) -> bool:
+        """Whether it expired, or came back."""
+        before, peer.expired = peer.expired, peer.node.expired(self.now)
+        if peer.node.expires_at is not None and not peer.expired:
+            heappush(self._expiries, (peer.node.expires_at, peer.id))
+        return before != peer.expired
+
+    def _read_user(self, peer: Peer, old_user: int | None) -> None:
+        if old_user is not None:
+            self.user_nodes[old_user] &= ~peer.bit
+        self.user_nodes[peer.wire_user] = self.user_nodes.get(peer.wire_user, 0) | peer.bit
+
+    def _read_attributes(self, peer: Peer) -> None:
+        function, node = self._views.function, peer.node
+        own = self_attributes(self.facts.user_of(node), function.self_attributes(self.facts, node))
+        if own != peer.self_attributes:
+            peer.self_attributes = own
+            self._stamp_self(peer)
+        shown = function.peer_attributes(self.facts, node)
+        if shown != peer.attributes:
+            peer.attributes = shown
+            self._stamp(peer, "capmap")
+
+    def _offer(self, peer: Peer) -> None:
+        # Nobody may be sent to a router that its peers do not see, or whose key they have broken.
+        serves = peer.node.announced and not peer.expired
+        self._routes.offer(peer.id, peer.node.routes if serves else (), peer.online)
+
+    def _classify(self, peer: Peer) -> None:
+        viewers = EXPIRED if peer.expired else self._views.function.class_of(self.facts, peer.node)
+        if viewers == peer.viewers:
+            return
+        sessions = self._sessions.get(peer.id, ())
+        if peer.viewers is not None:
+            self._class_sessions.get(peer.viewers, set()).difference_update(sessions)
+            self._leave_class(peer)
+        peer.viewers = viewers
+        self._class_size[viewers] = self._class_size.get(viewers, 0) + 1
+        for session in sessions:
+            self._class_sessions.setdefault(viewers, set()).add(session)
+            session.mark()
+
+    def _leave_class(self, peer: Peer) -> None:
+        self._class_size[peer.viewers] -= 1
+        if not self._class_size[peer.viewers]:
+            del self._class_size[peer.viewers]
+            self._class_sessions.pop(peer.viewers, None)
+            self._views.forget(peer.viewers)
+
+    def _read_body(self, peer: Peer, volatile: Volatile) -> None:
+        hostinfo = encode(for_peers(volatile.hostinfo))
+        if hostinfo != peer.hostinfo:
+            peer.hostinfo = hostinfo
+            self._stamp(peer, "body")
+
+    def _read_disco(self, peer: Peer, volatile: Volatile) -> None:
+        self._replace(peer, "disco", "disco_key", volatile.disco_key)
+
+    def _read_derp(self, peer: Peer, volatile: Volatile) -> None:
+        self._replace(peer, "derp", "home_derp", volatile.home_derp)
+
+    def _read_cap(self, peer: Peer, volatile: Volatile) -> None:
+        self._replace(peer, "cap", "cap", volatile.capver)
+
+    def _replace(self, peer: Peer, part: Part, name: str, value: object) -> None:
+        if value != getattr(peer, name):
+            setattr(peer, name, value)
+            # Zero means "no change" in a patch.
+            self._stamp(peer, part if value else "readd")
+
+    def _read_endpoints(self, peer: Peer, volatile: Volatile) -> None:
+        if sorted(volatile.endpoints) == sorted(peer.endpoints):
+            return  # another order of the same is no news
+        damper = self._dampers.get(peer.id)
+        if damper is None:
+            damper = self._dampers[peer.id] = Damper(self.now)
+        if damper.take(self.now):
+            peer.endpoints = volatile.endpoints
+            self._stamp(peer, "endpoints")
+        else:
+            heappush(self._postponed, (damper.ready_at, peer.id))
+
+    def _read_online(self, peer: Peer, volatile: Volatile) -> None:
+        # Last seen is told of those who are offline; how it moves meanwhile concerns nobody.
+        before = (peer.online, 0 if peer.online else peer.last_seen)
+        peer.online, peer.last_seen = volatile.online, volatile.last_seen
+        if before != (peer.online, 0 if peer.online else peer.last_seen):
+            self._stamp(peer, "online")
+            self._offer(peer)
+
+    def _all_sessions(self) -> list[Session]:
+        return [session for sessions in self._sessions.values() for session in sessions]
+
+    def _encode_sections(self) -> Sections:
+        settings = self.settings
+        return tuple(map(encode, (settings.domain, settings.derp_map, settings.dns_config())))
+
+
+_READ: dict[Group, Callable[[World, Peer, Volatile], None]] = {
+    "body": World._read_body,
+    "disco": World._read_disco,
+    "endpoints": World._read_endpoints,
+    "derp": World._read_derp,
+    "cap": World._read_cap,
+    "online": World._read_online,
+}
+
+
+def _body(node: Node) -> tuple[object, ...]:
+    """The durable fields that have no patch of their own."""
+    return node.name, node.user_id, node.tags, node.ipv4, node.ipv6, node.created_at
