@@ -7,6 +7,7 @@ auth key whenever none is valid; the line to paste into a second terminal is pri
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -33,6 +34,7 @@ def main() -> int:
     """Start the server, prepare it, say how to connect; its exit status when it ends."""
     state = Path(__file__).resolve().parent.parent / "run" / "state"
     command = [sys.executable, "-m", "appliance", "serve", "--state", str(state)]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that `finally` ends the server too
     server = subprocess.Popen(command, env={**os.environ, **SETTINGS})  # noqa: S603  (our own command)
     try:
         client = wait_for_server(server, state / NAME)

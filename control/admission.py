@@ -5,9 +5,11 @@ The relay asks `admit` at a login; `evict` tells it of a key that has just lost 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+import heapq
+from collections.abc import Callable, Collection, Sequence
 
 from control.keys import NodePublic
+from control.model import Node
 from control.state.changes import AnyChange, NodeGone, NodePut
 from control.state.facts import Facts
 from control.state.volatile import Group
@@ -20,10 +22,13 @@ class Admission:
         self._evict, self._wall = evict, wall
         self._facts = Facts()
         self._keys: dict[int, NodePublic] = {}
+        self._expiries: list[tuple[float, int]] = []  # heap of (wall-clock time, node id)
 
     def load(self, facts: Facts) -> None:
         self._facts = facts
         self._keys = {node.id: node.node_key for node in facts.nodes.values()}
+        for node in facts.nodes.values():
+            self._watch(node)
 
     def admit(self, node_key: bytes, remote: str) -> bool:
         """Whether this key is a node's whose login is valid now."""
@@ -44,12 +49,19 @@ class Admission:
                     self._evict(bytes(old))
                 if node.expired(now):
                     self._evict(bytes(node.node_key))
+                else:
+                    self._watch(node)
 
     def on_touch(self, node_id: int, groups: Collection[Group], now: float) -> None:
         """Nothing volatile decides who may use the relay."""
 
-    def expired(self, node_ids: Iterable[int]) -> None:
-        """The clock ended these nodes' logins."""
-        for node_id in node_ids:
-            if node_id in self._keys:
-                self._evict(bytes(self._keys[node_id]))
+    def tick(self, now: float) -> None:
+        """End the relay connections of logins that the clock has ended. The cost follows what is due."""
+        while self._expiries and self._expiries[0][0] <= now:
+            node = self._facts.nodes.get(heapq.heappop(self._expiries)[1])
+            if node is not None and node.expired(now):
+                self._evict(bytes(node.node_key))
+
+    def _watch(self, node: Node) -> None:
+        if node.expires_at is not None:
+            heapq.heappush(self._expiries, (node.expires_at, node.id))

@@ -69,7 +69,7 @@ class Duties:
             now = self.monotonic()
             self.presence.tick(now)
             self.pending.sweep(self.wall())
-            self._expire(now)
+            self._tick(now)
             await self._announce(now)
             await self._remove_ephemerals(now)
             if now >= next_stale:
@@ -99,10 +99,12 @@ class Duties:
     def on_touch(self, node_id: int, groups: Collection[Group], now: float) -> None:
         """Nothing to do: `went_offline` tells."""
 
-    def _expire(self, now: float) -> None:
+    def _tick(self, now: float) -> None:
         wall = self.wall()
-        if self._clock.trusted(wall, now, self.state.newest_at):
-            self.admission.expired(self.world.tick(wall))
+        trusted = self._clock.trusted(wall, now, self.state.newest_at)
+        self.world.tick(wall, expire=trusted)
+        if trusted:
+            self.admission.tick(wall)
 
     async def _announce(self, now: float) -> None:
         for node_id in _due(self._announcements, now):
