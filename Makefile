@@ -42,7 +42,7 @@ test-long: $(VENV)/.interop $(CLIENTS)
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/ruff check $(CODE)
-	$(BIN)/flake8-async $(shell find $(CODE) -name "*.py" -size +0)
+	$(BIN)/flake8-async $$(find $(CODE) -name "*.py" -size +0)
 	$(BIN)/mypy
 	$(BIN)/python -m docs.generate --check
 
@@ -67,7 +67,7 @@ $(BIN)/python:
 
 $(VENV)/.run: requirements/run.txt pyproject.toml | $(BIN)/python
 	$(PIP) --require-hashes -r requirements/run.txt
-	$(PIP) --no-index --no-deps --no-build-isolation --editable .
+	PYTHONWARNINGS=ignore $(PIP) --no-index --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.run
