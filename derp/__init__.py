@@ -29,6 +29,7 @@ Reading order:
     handshake.py   ServerKey, ClientInfo, ServerInfo
     relay.py       who is connected; several connections of one key
     backlog.py     what waits for a blocked reader, and how much of it
+    channel.py     the bytes of one connection: socket and TLS by hand
     session.py     one client: read, rewrite in place, write at once
     engine.py      the one task that drives all sessions; clock, memory, deaths
     service.py     login, and the public face: serve, evict, shutdown
@@ -39,9 +40,9 @@ Not built yet: WebSocket, mesh, the key in the certificate, quotas. Mesh frames 
 Source: tailscale: derp/derp.go, derp/derpserver/derpserver.go, derp/derp_client.go.
 """
 
+from derp.channel import Transport
 from derp.counters import Counters
 from derp.limits import Limits
 from derp.service import DerpService
-from derp.session import Transport
 
 __all__ = ["Counters", "DerpService", "Limits", "Transport"]

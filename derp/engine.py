@@ -25,12 +25,13 @@ from time import perf_counter
 import trio
 
 from derp.backlog import Budget
+from derp.channel import Buffers, Transport
 from derp.counters import CloseReason, Counters
 from derp.errors import DerpError
 from derp.frames import KEEP_ALIVE_FRAME, GoneReason, encode_peer_gone, encode_restarting
 from derp.limits import EVENTS_PER_ROUND, JOIN_BYTES, KEEP_ALIVE_SPREAD_S, WRITE_BYTES, Limits
 from derp.relay import Relay
-from derp.session import Buffers, Session, Transport
+from derp.session import Session
 from derp.wheel import Wheel
 
 log = logging.getLogger("derp")
@@ -85,7 +86,7 @@ class Engine:
         spread_s = self._serial % (2 * KEEP_ALIVE_SPREAD_S + 1) / 2
         self._serial += 1
         session = Session(self, transport, key, remote, self.limits.keep_alive_s + spread_s, now)
-        _set_options(session.sock)
+        _set_options(session.channel.sock)
         self.sessions[session.fd] = session
         self._epoll.register(session.fd, select.EPOLLIN)
         session.peer, surplus = self.relay.join(key, session)
@@ -113,7 +114,7 @@ class Engine:
             for session in batch:
                 session.write_urgent(frame, now)
                 with suppress(OSError):  # it may be gone already
-                    session.sock.shutdown(socket.SHUT_WR)
+                    session.channel.sock.shutdown(socket.SHUT_WR)
             self.end_all(batch, CloseReason.SHUTDOWN)
             await trio.lowlevel.checkpoint()
 
@@ -131,7 +132,7 @@ class Engine:
             del self.sessions[session.fd]
             with suppress(OSError):
                 self._epoll.unregister(session.fd)
-            session.sock.close()
+            session.channel.sock.close()
             counters = self.counters
             counters.home_connections -= session.home
             assert session.ended is not None

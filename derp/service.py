@@ -10,13 +10,13 @@ from typing import Protocol
 
 import trio
 
+from derp.channel import Transport
 from derp.counters import CloseReason, Counters
 from derp.engine import Engine, short_key
 from derp.errors import DerpError, LoginError
 from derp.frames import HEADER_BYTES, encode_server_key, parse_login_header
 from derp.handshake import Identity, Login, NonceMemory
 from derp.limits import MAX_CLIENT_INFO_BYTES, Limits
-from derp.session import Transport
 
 log = logging.getLogger("derp")
 

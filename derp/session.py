@@ -3,27 +3,21 @@
 A session is driven by plain method calls from the engine; nothing here waits. One call of `on_readable` is
 one turn:
 
-    socket ──► ciphertext buffer ──► OpenSSL ──► plaintext buffer ──► runs ──► other sessions' sockets
-
-The two buffers belong to the engine and are shared by all connections, and so are the two memory BIOs through
-which OpenSSL is fed: a connection keeps only what is incomplete, a partial TLS record and a partial frame.
-That is why an idle client costs so little. It is sound because a turn is synchronous, and as long as one rule
-holds: *both BIOs are empty between two operations*. After reading, what OpenSSL did not take is taken back;
-after writing, what it made is taken at once.
+    channel ──► plaintext buffer ──► frames ──► runs ──► other sessions' channels
 
 SendPacket becomes RecvPacket where it lies: type byte and key are overwritten. Neighbours for the same
 destination form a *run*, looked up once, encrypted in one piece and sent with one call. If the kernel refuses,
 the rest and whatever follows wait in a `Backlog`.
 
-Source of the form and its measurements: the design notes of this project; of the rules, derp/frames.py.
+A session keeps of its own only what is incomplete. That is why an idle client costs so little.
 """
 
-import socket
 import ssl
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING
 
 from derp.backlog import Backlog
+from derp.channel import HEAD_BYTES, Channel, Data, Repeat, Transport
 from derp.counters import CloseReason, DropReason
 from derp.errors import ProtocolError
 from derp.frames import (
@@ -51,72 +45,21 @@ from derp.relay import Peer
 if TYPE_CHECKING:
     from derp.engine import Engine
 
-ReadInto = Callable[[int, memoryview], int]  # SSLObject.read with a buffer; typeshed knows only the other
-
 SEND_PACKET = int(FrameType.SEND_PACKET)
 RECV_PACKET = int(FrameType.RECV_PACKET)
-HEAD_BYTES = HEADER_BYTES + KEY_BYTES  # what a rewritten frame gets anew
-RECORD_HEADER_BYTES = 5  # TLS: type, version, length (16, big-endian)
-MAX_RECORD_BYTES = RECORD_HEADER_BYTES + (16 << 10) + 320  # header, most plaintext, most expansion
 WRITES_PER_TURN = 4  # pieces of backlog sent before others get their turn
-
-
-class Transport(NamedTuple):
-    """A connection taken out of its stream. Whoever holds this owns the socket and closes it."""
-
-    sock: socket.socket  # non-blocking
-    ssl: ssl.SSLObject | None  # None: plain TCP
-    incoming: ssl.MemoryBIO | None  # shared by all connections, and empty
-    outgoing: ssl.MemoryBIO | None  # the same
-    ciphertext: bytes  # received, not yet given to TLS
-    plaintext: bytes  # decrypted, not yet consumed
-
-
-class Buffers:
-    """The two process-wide buffers, and ready-made views into the second one."""
-
-    def __init__(self) -> None:
-        self.cipher = bytearray(MAX_RECORD_BYTES + READ_BYTES)
-        self.cipher_view = memoryview(self.cipher)
-        # An incomplete frame, one read behind it, and room to unpack a header at the very end.
-        self.plain = bytearray(HEADER_BYTES + MAX_SEND_PACKET_BYTES + READ_BYTES + MAX_RECORD_BYTES)
-        self.plain_view = memoryview(self.plain)
-        self._strides: dict[int, list[memoryview]] = {}
-
-    def strides(self, size: int) -> list[memoryview]:
-        """Views at 0, size, 2 × size …: slicing one per packet would cost more than the packet's look-up."""
-        views = self._strides.get(size)
-        if views is None:
-            if len(self._strides) >= 8:  # traffic has few packet sizes at a time
-                self._strides.clear()
-            views = [self.plain_view[at:] for at in range(0, READ_BYTES, size)]
-            self._strides[size] = views
-        return views
-
-
-class Repeat(NamedTuple):
-    """The last frame of a connection: the next one probably looks the same."""
-
-    size: int
-    to: bytes
-    sent_head: bytes  # SendPacket, length, destination
-    new_head: bytes  # RecvPacket, length, source
-    views: list[memoryview]
 
 
 class Session:
     __slots__ = (
         "_engine",
         "_gone_bucket",
-        "_incoming",
-        "_outgoing",
         "_partial",
         "_repeat",
-        "_tail",
-        "_tls",
         "backlog",
         "bytes_received",
         "bytes_sent",
+        "channel",
         "ended",
         "fd",
         "home",
@@ -127,7 +70,6 @@ class Session:
         "opened_at",
         "peer",
         "remote",
-        "sock",
         "stalled_since",
     )
 
@@ -137,11 +79,8 @@ class Session:
         self, engine: "Engine", transport: Transport, key: bytes, remote: str, keep_alive_s: float, now: float
     ) -> None:
         self._engine = engine
-        self.sock = transport.sock
+        self.channel = Channel(transport, engine.buffers)
         self.fd = transport.sock.fileno()
-        self._tls = transport.ssl
-        self._incoming = transport.incoming
-        self._outgoing = transport.outgoing
         self.key = key
         self.remote = remote
         self.keep_alive_s = keep_alive_s
@@ -154,7 +93,6 @@ class Session:
         self.joined_packets = 0
         self.bytes_received = 0
         self.bytes_sent = 0
-        self._tail = b""  # incomplete TLS record
         self._partial = b""  # incomplete frame
         self._repeat: Repeat | None = None
         self._gone_bucket: TokenBucket | None = None
@@ -163,11 +101,22 @@ class Session:
 
     def on_readable(self, now: float) -> None:
         """One turn: at most one read of the socket and all that follows from it."""
+        self._guarded(self._read, now)
+
+    def resume(self, transport: Transport, early: bytes, now: float) -> None:
+        """Work off what the login read too far: frames, then ciphertext. The socket will not announce them."""
+        early += transport.plaintext
+        for at in range(0, len(early), READ_BYTES):
+            self._guarded(self._read_early, early[at : at + READ_BYTES], now)
+        for at in range(0, len(transport.ciphertext), READ_BYTES):
+            self._guarded(self._decrypt_early, transport.ciphertext[at : at + READ_BYTES], now)
+
+    def _guarded(self, read: Callable[..., None], *args: object) -> None:
+        """Whatever is wrong with what the client sent ends this connection and nothing else."""
+        if self.ended is not None:
+            return
         try:
-            if self._tls is None:
-                self._read_plain(now)
-            else:
-                self._read_tls(now)
+            read(*args)
         except (BlockingIOError, InterruptedError):
             pass
         except ProtocolError as exc:
@@ -176,124 +125,35 @@ class Session:
         except (OSError, EOFError):  # ssl.SSLError is an OSError
             self.end(CloseReason.CLIENT)
 
-    def resume(self, transport: Transport, early: bytes, now: float) -> None:
-        """Work off what the login read too far: frames, then ciphertext. The socket will not announce them."""
-        buffers = self._engine.buffers
-        early += transport.plaintext
-        try:
-            for at in range(0, len(early), READ_BYTES):
-                piece = early[at : at + READ_BYTES]
-                end = self._restore_partial(len(piece))
-                buffers.plain[end - len(piece) : end] = piece
-                self._consume(end, now)
-            for at in range(0, len(transport.ciphertext), READ_BYTES):
-                piece = self._tail + transport.ciphertext[at : at + READ_BYTES]
-                buffers.cipher[: len(piece)] = piece
-                self._decrypt(len(piece), now)
-        except ProtocolError as exc:
-            self._engine.log_violation(self, exc)
-            self.end(CloseReason.PROTOCOL)
-        except (OSError, EOFError):
-            self.end(CloseReason.CLIENT)
+    def _read(self, now: float) -> None:
+        channel = self.channel
+        end, run_end = channel.receive(self._restore_partial(), self._repeat)
+        self._digest(end, run_end, now)
 
-    def _restore_partial(self, room: int) -> int:
-        """Put the incomplete frame back to the start of the buffer. Returns where `room` more bytes would end."""
-        partial = self._partial
-        self._engine.buffers.plain[: len(partial)] = partial
-        return len(partial) + room
+    def _read_early(self, plaintext: bytes, now: float) -> None:
+        start = self._restore_partial()
+        end = start + len(plaintext)
+        self._engine.buffers.plain[start:end] = plaintext
+        self._consume(end, now)
 
-    def _read_plain(self, now: float) -> None:
-        start = self._restore_partial(0)
-        got = self.sock.recv_into(self._engine.buffers.plain_view[start : start + READ_BYTES])
-        if not got:
-            raise EOFError
-        self._consume(start + got, now)
+    def _decrypt_early(self, ciphertext: bytes, now: float) -> None:
+        end, run_end = self.channel.receive_early(ciphertext, self._restore_partial())
+        self._digest(end, run_end, now)
 
-    def _read_tls(self, now: float) -> None:
-        buffers = self._engine.buffers
-        tail = self._tail
-        kept = len(tail)
-        got = self.sock.recv_into(buffers.cipher_view[kept : kept + READ_BYTES])
-        if not got:
-            raise EOFError
-        buffers.cipher[:kept] = tail
-        self._decrypt(kept + got, now)
-
-    def _decrypt(self, size: int, now: float) -> None:
-        """Give the first `size` bytes of the ciphertext buffer to OpenSSL, and its plaintext to `_consume`."""
-        assert self._tls is not None
-        assert self._incoming is not None
-        assert self._outgoing is not None
-        assert not self._incoming.pending, "another connection left ciphertext behind"
-        end = self._restore_partial(0)
-        run_end = 0
-        open_ended = True
-        self._incoming.write(self._engine.buffers.cipher_view[:size])
-        try:
-            if not end and self._repeat is not None:
-                end, run_end = self._read_repeats(size, self._repeat)
-            end, open_ended = self._read_records(size, end)
-        except ssl.SSLError:
-            self._outgoing.read()  # an alert that nobody waits for
-            raise
-        finally:
-            self._tail = self._incoming.read()
-        if self._outgoing.pending:  # OpenSSL answered something by itself, such as a key update
-            self._send_sealed(self._outgoing.read(), now)
+    def _digest(self, end: int, run_end: int, now: float) -> None:
+        output = self.channel.take_output()
+        if output:
+            self._send_sealed(output, now)
         self._consume(end, now, run_end)
-        if not open_ended:
+        if self.channel.ended:
             raise EOFError
 
-    def _read_repeats(self, size: int, repeat: Repeat) -> tuple[int, int]:
-        """The fast path: records that hold one frame each, of the same size and destination as the last one.
-
-        Returns the end of all plaintext and the end of the part that is a finished run.
-        """
-        assert self._tls is not None
-        buffers = self._engine.buffers
-        plain = buffers.plain
-        read = cast("ReadInto", self._tls.read)
-        frame, _, sent_head, new_head, views = repeat
-        record = RECORD_HEADER_BYTES + (buffers.cipher[3] << 8 | buffers.cipher[4])
-        at = 0
-        try:
-            # Equal frames make equal records, so this many are there, or the first odd one ends the loop.
-            for view in views[: size // record]:
-                got = read(READ_BYTES, view)
-                if got != frame or not plain.startswith(sent_head, at):
-                    return at + got, at
-                plain[at : at + HEAD_BYTES] = new_head
-                at += frame
-        except ssl.SSLWantReadError:
-            pass
-        return at, at
-
-    def _read_records(self, size: int, end: int) -> tuple[int, bool]:
-        """Append the plaintext of all complete records at `end`. Returns the new end and whether more may come.
-
-        OpenSSL would keep a 16 KiB buffer for a record it saw the start of; so we look at the header first
-        and leave an incomplete one in the BIO.
-        """
-        assert self._tls is not None
-        assert self._incoming is not None
-        buffers = self._engine.buffers
-        cipher = buffers.cipher
-        read = cast("ReadInto", self._tls.read)
-        while left := self._incoming.pending:
-            if left < MAX_RECORD_BYTES:
-                at = size - left
-                if left < RECORD_HEADER_BYTES or left < RECORD_HEADER_BYTES + (
-                    cipher[at + 3] << 8 | cipher[at + 4]
-                ):
-                    break
-            try:
-                got = read(READ_BYTES, buffers.plain_view[end:])
-            except ssl.SSLWantReadError:  # the record was not for us, such as a key update
-                continue
-            if not got:
-                return end, False
-            end += got
-        return end, True
+    def _restore_partial(self) -> int:
+        """Put the incomplete frame back to the start of the buffer; its length."""
+        partial = self._partial
+        if partial:
+            self._engine.buffers.plain[: len(partial)] = partial
+        return len(partial)
 
     # --- frames --------------------------------------------------------------------------------------
 
@@ -340,7 +200,7 @@ class Session:
             start, packets, to = at, 0, b""
         if packets:
             self._forward(to, start, at, packets, now)
-            if frame and at == end and self._tls is not None:
+            if frame and at == end and self.channel.is_tls:
                 self._expect_repeat(frame, to)
         self._partial = bytes(plain[at:end])
 
@@ -447,27 +307,21 @@ class Session:
             self._count_sent(packets, len(frames))
             backlog.keep_rest(sealed)
 
-    def _send(self, frames: bytes | bytearray | memoryview, packets: int, now: float) -> None:
+    def _send(self, frames: Data, packets: int, now: float) -> None:
         sealed = self._seal(frames)
         if sealed is not None and self._send_sealed(sealed, now):
             self._count_sent(packets, len(frames))
         elif packets:
             self._engine.counters.drop(DropReason.WRITE_ERROR, packets, len(frames))
 
-    def _seal(self, frames: bytes | bytearray | memoryview) -> bytes | bytearray | memoryview | None:
-        if self._tls is None:
-            return frames
-        assert self._outgoing is not None
+    def _seal(self, frames: Data) -> Data | None:
         try:
-            self._tls.write(frames)
+            return self.channel.seal(frames)
         except ssl.SSLError:
             self.end(CloseReason.CLIENT)
             return None
-        finally:
-            sealed = self._outgoing.read()
-        return sealed
 
-    def _send_sealed(self, sealed: bytes | bytearray | memoryview, now: float) -> bool:
+    def _send_sealed(self, sealed: Data, now: float) -> bool:
         """Send, or keep what the kernel refuses. Whether the connection is still alive afterwards."""
         if self.backlog is not None:  # only what OpenSSL says by itself comes here while blocked
             self.backlog.keep_rest(sealed)
@@ -484,11 +338,9 @@ class Session:
             engine.block(self)
         return True
 
-    def _try_send(self, data: bytes | bytearray | memoryview) -> int:
+    def _try_send(self, data: Data) -> int:
         try:
-            return self.sock.send(data)
-        except (BlockingIOError, InterruptedError):
-            return 0
+            return self.channel.send(data)
         except OSError:
             self.end(CloseReason.CLIENT)
             return 0

@@ -5,7 +5,7 @@ import ssl
 
 import trio
 
-from derp.session import Transport
+from derp.channel import Transport
 
 
 class PlainStream:
