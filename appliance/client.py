@@ -20,7 +20,6 @@ from appliance.errors import OperatorError
 from appliance.socket_path import short_name
 
 TIMEOUT_S = 30.0
-ANSWER_MAX = 64 * 1024 * 1024  # ten thousand nodes are a few megabytes
 NOBODY = 65534  # the kernel's overflow uid: anybody
 
 
@@ -85,7 +84,7 @@ class Client:
         try:
             connection.request(method, target, data, {"Content-Type": "application/json"} if data else {})
             answer = connection.getresponse()
-            text = answer.read(ANSWER_MAX)
+            text = answer.read()
         except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError) as exc:
             hint = (
                 f"start it with: appliance serve --state {self.path.parent}"
@@ -108,7 +107,7 @@ class Client:
             ) from exc
         except (OSError, http.client.HTTPException) as exc:
             raise OperatorError(
-                f"the connection broke: {exc}", "look at the server's log, then try again"
+                f"the connection broke: {str(exc).strip()}", "look at the server's log, then try again"
             ) from exc
         finally:
             connection.close()

@@ -30,7 +30,7 @@ class OperatorError(Exception):
     def lines(self) -> Iterator[tuple[str, str]]:
         """What the command line prints: ("error", text), then ("hint", text) for each hint."""
         yield "error", self.message
-        for hint in self.hints:
+        for hint in filter(None, self.hints):
             yield "hint", hint
 
 

@@ -36,6 +36,7 @@ HEAD_S = 10.0
 IDLE_S = 60.0
 BODY_S = 60.0
 WRITE_S = 30.0
+LINGER_S = 1.0  # a close with unread bytes would take the refusal away from who is still sending
 READ_SIZE = 64 * 1024
 BACKLOG = 64
 NOBODY = 65534  # the kernel's overflow uid
@@ -151,7 +152,7 @@ class _Server:
 
 
 class _Connection:
-    def __init__(self, stream: trio.abc.Stream, handle: Handler, uid: int) -> None:
+    def __init__(self, stream: trio.abc.HalfCloseableStream, handle: Handler, uid: int) -> None:
         self.stream = stream
         self.handle = handle
         self.uid = uid
@@ -171,6 +172,10 @@ class _Connection:
     async def refuse(self, refusal: _Refused) -> None:
         if self.http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             await self._answer(*refusal.answer, close=True)
+            with trio.move_on_after(LINGER_S):
+                await self.stream.send_eof()
+                while await self.stream.receive_some(READ_SIZE):
+                    pass
 
     async def _one_request(self, wait_s: float) -> bool:
         """Read, handle and answer one request; False when the connection is over."""
