@@ -27,6 +27,9 @@ def serve_once(path: Path, answer: bytes) -> None:
         with listener, connection, contextlib.suppress(OSError):  # who is not trusted may be hung up on
             connection.recv(65536)
             connection.sendall(answer)
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(65536):
+                pass
 
     threading.Thread(target=serve, daemon=True).start()
 
