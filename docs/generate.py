@@ -1,91 +1,132 @@
-"""Reference pages made from the program itself: docs/configuration.md from the settings, docs/commands.md from the help.
+"""Write docs/configuration.md and docs/cli.md from the settings' rows and the commands' help: `make docs`.
 
-python -m docs.generate             write them
-python -m docs.generate --check     fail if one is not current
+python docs/generate.py            write them
+python docs/generate.py --check    exit 1 when they are not current
 """
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
-HERE = Path(__file__).parent
-NOTE = "<!-- Made by `make docs`; do not edit. -->\n"
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from appliance.cli.options import HELP  # noqa: E402
+from appliance.cli.root import appliance  # noqa: E402  (the tree need not be installed)
+from appliance.config.draft import as_toml  # noqa: E402
+from appliance.config.schema import SECTIONS, SETTINGS, Setting  # noqa: E402
+
+WIDTH = 100
+
+CONFIGURATION = """\
+# Configuration
+
+Only what is needed to start is configured here: addresses, TLS, logs, limits. Everything that changes while the server
+runs lives in its database and is changed with the commands of [cli.md](cli.md).
+
+Each setting is taken from the first place that has it:
+
+1. the environment variable named below,
+2. the file given with `--config FILE`, else `/etc/appliance/config.toml`,
+3. `config.toml` in the state folder,
+4. its default.
+
+`appliance config check` says what is wrong with a configuration, and shows each value with where it came from. A server
+that nobody configured does not start: an empty `/etc/appliance/config.toml` is enough to say that the defaults are meant.
+
+A minimal file for a server with a certificate of its own:
+
+```toml
+server_url = "https://vpn.example.com"
+
+[tls]
+mode = "files"
+cert = "/etc/appliance/tls.crt"
+key = "/etc/appliance/tls.key"
+```
+
+Lists in environment variables are separated by commas. The state folder is not a setting: it is `--state DIR`, else
+`APPLIANCE_STATE`, else `/var/lib/appliance`.
+
+"""
+
+CLI = """\
+# Command line
+
+`appliance serve` runs the server; the other commands ask the running one over the socket in its state folder, which only
+root and the server's user may use. Data goes to stdout, everything else to stderr.
+
+| exit status | means |
+| --- | --- |
+| 0 | done |
+| 1 | refused or failed; `error:` and `hint:` lines say why and what to do |
+| 2 | wrong usage or configuration |
+| 3 | the server is not running |
+
+`--state DIR`, `--json`, `--quiet`, `--version` and `-h` are accepted anywhere on the line. With `--json` a command prints one
+JSON document: ids are texts, times are RFC 3339, an absent value is null. USER is an id, a name or an address of mail; NODE is an
+id, a name or an address.
+
+"""
 
 
-def configuration() -> Iterator[str]:
-    """One table a section."""
-    from appliance.config.schema import SECTIONS, SETTINGS
+def configuration_page() -> str:
+    return CONFIGURATION + "\n".join(_sections())
 
-    yield f"{NOTE}\n# Configuration\n\n"
-    yield (
-        "Only what is needed to start. Each setting is taken from the strongest source that has it: the environment, the\n"
-        "file given by `--config` (else `/etc/appliance/config.toml`), `config.toml` in the state folder, the default.\n"
-        "`appliance config check` prints every value with where it came from, and starts nothing.\n"
+
+def _sections() -> Iterator[str]:
+    top = [setting for setting in SETTINGS.values() if not setting.section]
+    yield "## At the top of the file\n"
+    yield from _table(top)
+    for name, owner in SECTIONS.items():
+        yield f"## [{name}]\n"
+        yield f"{owner.__doc__}\n"
+        yield from _table([setting for setting in SETTINGS.values() if setting.section == name])
+
+
+def _table(settings: list[Setting]) -> Iterator[str]:
+    yield "| setting | default | what it is | environment |"
+    yield "| --- | --- | --- | --- |"
+    for setting in settings:
+        yield f"| `{setting.name}` | `{as_toml(setting.default)}` | {setting.help} | `{setting.env}` |"
+    yield ""
+
+
+def cli_page() -> str:
+    return CLI + "\n".join(
+        _commands(appliance, click.Context(appliance, info_name="appliance", terminal_width=WIDTH, **HELP))
     )
-    for section in ("", *SECTIONS):
-        about = (SECTIONS[section].__doc__ or "").strip() if section else "At the top of the file."
-        yield f"\n## {f'[{section}]' if section else 'Server'}\n\n{about}\n\n"
-        yield "| setting | default | environment | meaning |\n| --- | --- | --- | --- |\n"
-        for setting in SETTINGS.values():
-            if setting.section == section:
-                default = (
-                    str(setting.default).lower()
-                    if isinstance(setting.default, bool)
-                    else repr(setting.default)
-                )
-                yield f"| `{setting.name}` | `{default.replace(chr(39), chr(34))}` | `{setting.env}` | {cell(setting.help)} |\n"
 
 
-def cell(text: str) -> str:
-    return text.replace("|", "\\|")
+def _commands(command: click.Command, context: click.Context) -> Iterator[str]:
+    yield f"## {context.command_path}\n"
+    yield f"```\n{command.get_help(context)}\n```\n"
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            inner = command.commands[name]
+            yield from _commands(inner, click.Context(inner, info_name=name, parent=context, **HELP))
 
 
-def commands() -> Iterator[str]:
-    """The help of every command, in the order of `appliance -h`."""
-    from appliance.cli.root import appliance
-
-    yield f"{NOTE}\n# Commands\n\n"
-    yield "Data goes to stdout, talk to stderr. Exit status: 0 done, 1 refused or failed, 2 wrong usage or configuration,\n"
-    yield "3 the server is not running.\n"
-    yield from command(appliance, context_of(appliance, "appliance", None))
+PAGES = {"configuration.md": configuration_page, "cli.md": cli_page}
 
 
-def command(what: click.Command, context: click.Context) -> Iterator[str]:
-    yield f"\n## {context.command_path}\n\n```text\n{what.get_help(context)}\n```\n"
-    if isinstance(what, click.Group):
-        for name in what.list_commands(context):
-            inner = what.get_command(context, name)
-            if inner and not inner.hidden:
-                yield from command(inner, context_of(inner, name, context))
+def main(arguments: list[str]) -> int:
+    check = "--check" in arguments
+    stale = [name for name, page in PAGES.items() if not _current(ROOT / "docs" / name, page())]
+    for name in stale:
+        print(f"docs/{name} is not current: make docs" if check else f"wrote docs/{name}", file=sys.stderr)
+        if not check:
+            (ROOT / "docs" / name).write_text(PAGES[name]())
+    return 1 if check and stale else 0
 
 
-def context_of(what: click.Command, name: str, parent: click.Context | None) -> click.Context:
-    return click.Context(
-        what, info_name=name, parent=parent, **{**what.context_settings, "max_content_width": 100}
-    )
-
-
-def main() -> int:
-    os.environ["COLUMNS"] = "100"  # whoever runs it, the help breaks at the same places
-    pages = {"configuration.md": configuration, "commands.md": commands}
-    stale = []
-    for name, make in pages.items():
-        text, path = "".join(make()), HERE / name
-        if path.exists() and path.read_text() == text:
-            continue
-        stale.append(name)
-        if "--check" not in sys.argv[1:]:
-            path.write_text(text)
-    if stale and "--check" in sys.argv[1:]:
-        print(f"not current: {', '.join(stale)}; run `make docs`", file=sys.stderr)
-        return 1
-    return 0
+def _current(path: Path, text: str) -> bool:
+    return path.exists() and path.read_text() == text
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -103,7 +103,7 @@ def _global_options(*, hidden: bool) -> list[click.Parameter]:
     ]
 
 
-HELP: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+HELP: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
 class Command(click.Command):
