@@ -74,7 +74,7 @@ class Repeat(NamedTuple):
 
 
 class Channel:
-    __slots__ = ("_buffers", "_incoming", "_outgoing", "_tail", "_tls", "ended", "sock")
+    __slots__ = ("_aligned", "_buffers", "_incoming", "_outgoing", "_tail", "_tls", "ended", "sock")
 
     def __init__(self, transport: Transport, buffers: Buffers) -> None:
         self.sock = transport.sock
@@ -84,6 +84,9 @@ class Channel:
         self._outgoing = transport.outgoing
         self._buffers = buffers
         self._tail = b""
+        # Whether OpenSSL holds no part of a record, so that what comes next begins with a record's header.
+        # After the login nobody knows.
+        self._aligned = False
 
     @property
     def is_tls(self) -> bool:
@@ -125,7 +128,7 @@ class Channel:
         end, run_end = start, 0
         self._incoming.write(self._buffers.cipher_view[:size])
         try:
-            if repeat is not None and not start:
+            if repeat is not None and self._aligned and not start:
                 end, run_end = self._read_repeats(size, repeat)
             end = self._read_records(size, end)
         except ssl.SSLError:
@@ -151,8 +154,8 @@ class Channel:
                     return at + got, at
                 plain[at : at + HEAD_BYTES] = new_head
                 at += frame
-        except ssl.SSLWantReadError:
-            pass
+        except ssl.SSLWantReadError:  # it was an odd one, and has not arrived whole
+            self._aligned = False
         return at, at
 
     def _read_records(self, size: int, end: int) -> int:
@@ -167,7 +170,7 @@ class Channel:
         view = self._buffers.plain_view
         read = cast("ReadInto", self._tls.read)
         while left := self._incoming.pending:
-            if left < MAX_RECORD_BYTES:
+            if self._aligned and left < MAX_RECORD_BYTES:
                 if left < RECORD_HEADER_BYTES:
                     break
                 at = size - left
@@ -175,11 +178,13 @@ class Channel:
                     break
             try:
                 got = read(READ_BYTES, view[end:])
-            except ssl.SSLWantReadError:  # the record was not for us, such as a key update
+            except ssl.SSLWantReadError:  # the end is missing, or the record was not for us (a key update)
+                self._aligned = False
                 continue
             if not got:
                 self.ended = True
                 break
+            self._aligned = True
             end += got
         return end
 

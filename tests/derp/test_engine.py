@@ -78,6 +78,49 @@ async def test_half_a_tls_record_waits_outside_openssl(start: Start) -> None:
     assert await b.packet() == (a.key, b"next")
 
 
+@pytest.mark.parametrize("cut", [1, 4, 6, 700])
+async def test_odd_record_cut_off_behind_repeated_ones_is_not_lost(start: Start, cut: int) -> None:
+    """The fast path reads on where it expects one more record of the size it knows; then OpenSSL holds a part."""
+    rig = await start(Limits(), tls=True)
+    a, b = await rig.client(), await rig.client()
+    assert isinstance(a.stream, trio.SSLStream)
+    small, large = send_packet(b.key, b"s" * 100), send_packet(b.key, b"L" * 1400)
+    for _ in range(2):
+        await a.stream.send_all(small)
+        assert await b.packet() == (a.key, b"s" * 100)
+    for frame in (small, small, large, small):
+        a.stream._ssl_object.write(frame)
+    records = a.stream._outgoing.read()
+    split = len(records) - (len(small) + 22) - (len(large) + 22) + cut
+    raw = a.stream.transport_stream
+    await raw.send_all(records[:split])
+    for _ in range(2):
+        assert await b.packet() == (a.key, b"s" * 100)
+    await raw.send_all(records[split:])
+    with trio.fail_after(2):
+        assert await b.packet() == (a.key, b"L" * 1400)
+        assert await b.packet() == (a.key, b"s" * 100)
+
+
+@pytest.mark.parametrize("cut", [1, 6, 100])
+async def test_record_cut_off_by_the_login_is_not_lost(start: Start, cut: int) -> None:
+    """At the hand-over OpenSSL may hold the beginning of a record already."""
+    rig = await start(Limits(), tls=True)
+    b = await rig.client()
+    a = Client(await rig.connect())
+    assert isinstance(a.stream, trio.SSLStream)
+    a.stream._ssl_object.write(a.client_info(await a.read_server_key()))
+    login = a.stream._outgoing.read()
+    a.stream._ssl_object.write(send_packet(b.key, b"x" * 1000))
+    packet = a.stream._outgoing.read()
+    raw = a.stream.transport_stream
+    await raw.send_all(login + packet[:cut])
+    await a.read_server_info(rig.service.public_key)
+    await raw.send_all(packet[cut:])
+    with trio.fail_after(2):
+        assert await b.packet() == (a.key, b"x" * 1000)
+
+
 async def flood(sender: Client, to: bytes, count: int, size: int = 60_000) -> None:
     for _ in range(count):
         await sender.send(to, bytes(size))
