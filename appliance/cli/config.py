@@ -46,9 +46,8 @@ def check(context: Context, config_file: Path | None) -> None:
 
     try:
         loaded = load_files(config_file, context.places.state, os.environ)
-        problems = [] if is_locked(context.places.state) else taken_ports(loaded)
-        if problems:
-            raise ConfigError(*problems)
+        if not is_locked(context.places.state):
+            refuse_taken_ports(loaded)
     except ConfigError as exc:
         if context.json:
             click.echo(as_json({"ok": False, "errors": [_as_document(problem) for problem in exc.problems]}))
@@ -66,6 +65,14 @@ def check(context: Context, config_file: Path | None) -> None:
     for warning in loaded.warnings:
         context.talk(f"warning: {warning}")
         context.talk(f"hint: {warning.hint}")
+
+
+def refuse_taken_ports(loaded: Loaded) -> None:
+    """Raises ConfigError for listeners that another process has."""
+    from appliance.config.draft import ConfigError
+
+    if problems := taken_ports(loaded):
+        raise ConfigError(*problems)
 
 
 def taken_ports(loaded: Loaded) -> list[Problem]:

@@ -138,6 +138,7 @@ class TestConfigCheck:
             ran = run_command(line)
             assert ran.status == 2
             assert f"error: {file}:4: listen.http: 127.0.0.1:{port} is in use" in ran.err
+            assert run_command(["serve", *line[2:]]) == ran
             with lock_state(tmp_path):
                 assert run_command(line).status == 0
 
