@@ -93,6 +93,7 @@ class Engine:
         if surplus is not None:
             surplus.end(CloseReason.REPLACED)
         self.counters.logins += 1
+        self._gauge()
         self._timers(now).add(session, now, session.keep_alive_s)
         log.info("opened conn=%d node=%s remote=%s", session.fd, short_key(key), remote)
         session.write_urgent(greeting, now)
@@ -127,6 +128,8 @@ class Engine:
         self._dead.append(session)
 
     def _bury(self) -> None:
+        if not self._dead:
+            return
         while self._dead:  # telling the others may find more dead
             session = self._dead.pop()
             del self.sessions[session.fd]
@@ -149,9 +152,11 @@ class Engine:
                 counters.peer_gone_disconnected += len(gone)
                 for other in gone:
                     other.write_urgent(frame, now)
+        self._gauge()
+
+    def _gauge(self) -> None:
         self.counters.connections = len(self.sessions)
         self.counters.keys = len(self.relay.peers)
-        self.counters.backlog_bytes = self.backlogs.used
 
     # --- delivery ------------------------------------------------------------------------------------
 
@@ -257,6 +262,7 @@ class Engine:
                         session.write_urgent(KEEP_ALIVE_FRAME, now)
                     self._timers(now).add(session, now, session.keep_alive_s)
             self._bury()
+            self.counters.backlog_bytes = self.backlogs.used
 
     def _timers(self, now: float) -> Wheel[Session]:
         if self._wheel is None:
