@@ -25,7 +25,10 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
+from appliance.printable import printable
+
 FIELD_MAX = 256
+MESSAGE_MAX = 512
 TRACEBACK_MAX = 16 * 1024
 RATE_PER_S = 5.0
 BURST = 20.0
@@ -81,16 +84,8 @@ def fields_of(record: logging.LogRecord) -> dict[str, Any]:
     return {name: value for name, value in vars(record).items() if name not in _STANDARD}
 
 
-def printable(text: str, limit: int = FIELD_MAX) -> str:
-    """`text` on one line, cut at `limit`, control characters and their like as escapes."""
-    cut = text if len(text) <= limit else text[: limit - 1] + "…"
-    if cut.isprintable():
-        return cut
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in cut)
-
-
 def _key_value(name: str, value: Any) -> str:
-    text = printable(str(value))
+    text = printable(str(value), FIELD_MAX)
     if not text or any(char in text for char in ' "='):
         text = '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
     return f"{name}={text}"
@@ -98,14 +93,14 @@ def _key_value(name: str, value: Any) -> str:
 
 def _line(record: logging.LogRecord) -> str:
     pairs = [_key_value(name, value) for name, value in fields_of(record).items()]
-    return " ".join([f"{record.name}: {printable(record.getMessage())}", *pairs])
+    return " ".join([f"{record.name}: {printable(record.getMessage(), MESSAGE_MAX)}", *pairs])
 
 
 def _traceback_lines(record: logging.LogRecord) -> list[str]:
     if not record.exc_info or record.exc_info[1] is None:
         return []
     text = "".join(traceback.format_exception(record.exc_info[1]))[-TRACEBACK_MAX:]
-    return [f"    {printable(line)}" for line in text.splitlines()]
+    return [f"    {printable(line, MESSAGE_MAX)}" for line in text.splitlines()]
 
 
 class TextFormatter(logging.Formatter):
@@ -133,10 +128,12 @@ class JsonFormatter(logging.Formatter):
             "time": _rfc3339(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": printable(record.getMessage()),
+            "message": printable(record.getMessage(), MESSAGE_MAX),
         }
         for name, value in fields_of(record).items():
-            document[name] = value if isinstance(value, (int, float, bool)) else printable(str(value))
+            document[name] = (
+                value if isinstance(value, (int, float, bool)) else printable(str(value), FIELD_MAX)
+            )
         if lines := _traceback_lines(record):
             document["traceback"] = "\n".join(lines)
         return json.dumps(document, ensure_ascii=False)

@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from appliance.errors import OperatorError
+from appliance.printable import printable
 
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 Column = tuple[str, Callable[[dict[str, Any]], Any]]
@@ -30,11 +31,6 @@ def say_error(error: OperatorError) -> None:
     """`error:` and `hint:` lines; `--quiet` does not silence them."""
     for kind, text in error.lines():
         click.echo(f"{kind}: {printable(text)}", err=True)
-
-
-def printable(text: str) -> str:
-    """`text` on one line, control characters and the like as escapes."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def cell(value: Any) -> str:

@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 
 from appliance.config.schema import Setting
 from appliance.errors import OperatorError
+from appliance.printable import printable
+
+SHOWN_MAX = 80
 
 
 class Origin(NamedTuple):
@@ -92,10 +95,11 @@ def as_toml(value: Any) -> str:
 
 
 def written(value: Any) -> str:
+    """A value as it was written, more or less, for a message."""
     if isinstance(value, str):
-        return '"' + "".join(char if char.isprintable() else "�" for char in value[:80]) + '"'
+        return f'"{printable(value, SHOWN_MAX)}"'
     if isinstance(value, dict):
         return "a table"
     if isinstance(value, bool):
         return str(value).lower()
-    return str(value)[:80]
+    return printable(str(value), SHOWN_MAX)
