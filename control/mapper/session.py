@@ -112,6 +112,15 @@ class Session:
         self._dirty.add(ident)
         self.mark()
 
+    def mark_view(self, gained: int) -> None:
+        """The view is another one, with these peers that were not in the one before.
+
+        A client that reads slowly may still have some of them from the time before they went. It was not told of
+        their changes meanwhile.
+        """
+        self._dirty.update(self.world.by_slot[slot].id for slot in slots_of(gained & self._view.visible))
+        self.mark()
+
     def mark_user(self, user: int) -> None:
         if self._profiles & self.world.user_bit(user):
             self._renamed.add(user)

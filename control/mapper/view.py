@@ -125,19 +125,23 @@ class Views:
             view = self._views[viewers] = self._changed(viewers, NOTHING, facts, self._peers.values())
         return view
 
+    def current(self, viewers: Hashable) -> View:
+        """The View as it is, without asking anybody: `NOTHING` while no session has needed it."""
+        return self._views.get(viewers, NOTHING)
+
     def forget(self, viewers: Hashable) -> None:
         """The class has no members any more."""
         self._views.pop(viewers, None)
 
-    def refresh(self, facts: Facts, touched: Iterable[Peer]) -> list[Hashable]:
-        """Ask about these nodes anew. Returns the classes that see something else now."""
+    def refresh(self, facts: Facts, touched: Iterable[Peer]) -> list[tuple[Hashable, int]]:
+        """Ask about these nodes anew. Returns the classes that see something else now, and the peers they gained."""
         peers = list(touched)
         changed = []
         for viewers, old in list(self._views.items()):
             new = self._changed(viewers, old, facts, peers)
             if new is not old:
                 self._views[viewers] = new
-                changed.append(viewers)
+                changed.append((viewers, new.visible & ~old.visible))
         return changed
 
     def _changed(self, viewers: Hashable, old: View, facts: Facts, peers: Iterable[Peer]) -> View:

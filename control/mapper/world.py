@@ -200,9 +200,9 @@ class World:
                 self._stamp_self(self.peers[ident])
                 self._review[ident] = self.peers[ident]
         if self._review:
-            for viewers in self._views.refresh(self.facts, self._review.values()):
+            for viewers, gained in self._views.refresh(self.facts, self._review.values()):
                 for session in self._class_sessions.get(viewers, ()):
-                    session.mark()
+                    session.mark_view(gained)
             self._review.clear()
 
     def _touch(self, peer: Peer, part: Part) -> None:
@@ -317,6 +317,10 @@ class World:
         if viewers == peer.viewers:
             return
         sessions = self._sessions.get(peer.id, ())
+        if sessions:
+            gained = self._views.view(viewers, self.facts).visible & ~self._views.current(peer.viewers).visible
+            for session in sessions:
+                session.mark_view(gained)
         if peer.viewers is not None:
             self._class_sessions.get(peer.viewers, set()).difference_update(sessions)
             self._leave_class(peer)
@@ -324,7 +328,6 @@ class World:
         self._class_size[viewers] = self._class_size.get(viewers, 0) + 1
         for session in sessions:
             self._class_sessions.setdefault(viewers, set()).add(session)
-            session.mark()
 
     def _leave_class(self, peer: Peer) -> None:
         self._class_size[peer.viewers] -= 1
