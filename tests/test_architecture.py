@@ -57,6 +57,7 @@ PURE = [
     "appliance.config.schema",
     "appliance.door.routes",
     "appliance.errors",
+    "appliance.printable",
     "control.capver",
     "control.dnsname",
     "control.errors",
