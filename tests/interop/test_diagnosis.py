@@ -34,6 +34,7 @@ def test_netcheck_without_udp_still_finds_the_region(trial: Trial) -> None:
 
 
 @pytest.mark.main
+@pytest.mark.parametrize("ipv6", [True], indirect=True)  # it looks at the region over both
 def test_debug_derp_reports_no_errors(trial: Trial) -> None:
     ann = trial.join("ann")
     (region,) = json.loads(ann.cli("debug", "derp-map").stdout)["Regions"].values()
