@@ -40,9 +40,9 @@ Not built yet: WebSocket, mesh, the key in the certificate, quotas. Mesh frames 
 Source: tailscale: derp/derp.go, derp/derpserver/derpserver.go, derp/derp_client.go.
 """
 
-from derp.channel import Transport
+from derp.channel import Detached, Transport
 from derp.counters import Counters
 from derp.limits import Limits
 from derp.service import DerpService
 
-__all__ = ["Counters", "DerpService", "Limits", "Transport"]
+__all__ = ["Counters", "DerpService", "Detached", "Limits", "Transport"]

@@ -15,7 +15,8 @@ What a channel keeps of its own is the beginning of a TLS record that has not ar
 import socket
 import ssl
 from collections.abc import Callable
-from typing import NamedTuple, cast
+from ssl import MemoryBIO, SSLObject
+from typing import NamedTuple, Protocol, cast
 
 from derp.frames import HEADER_BYTES, KEY_BYTES
 from derp.limits import MAX_SEND_PACKET_BYTES, READ_BYTES
@@ -30,13 +31,30 @@ MAX_RECORD_BYTES = RECORD_HEADER_BYTES + (16 << 10) + 320  # header, most plaint
 STRIDES = 8  # packet sizes with ready-made views; traffic has few at a time
 
 
+class Detached(Protocol):
+    """A connection taken out of its stream, however the stream's owner spells it; see Transport."""
+
+    @property
+    def sock(self) -> socket.socket: ...
+    @property
+    def ssl(self) -> SSLObject | None: ...
+    @property
+    def incoming(self) -> MemoryBIO | None: ...
+    @property
+    def outgoing(self) -> MemoryBIO | None: ...
+    @property
+    def ciphertext(self) -> bytes: ...
+    @property
+    def plaintext(self) -> bytes: ...
+
+
 class Transport(NamedTuple):
     """A connection taken out of its stream. Whoever holds this owns the socket and closes it."""
 
     sock: socket.socket  # non-blocking
-    ssl: ssl.SSLObject | None  # None: plain TCP
-    incoming: ssl.MemoryBIO | None  # shared by all connections, and empty
-    outgoing: ssl.MemoryBIO | None  # the same
+    ssl: SSLObject | None  # None: plain TCP
+    incoming: MemoryBIO | None  # shared by all connections, and empty
+    outgoing: MemoryBIO | None  # the same
     ciphertext: bytes  # received, not yet given to TLS
     plaintext: bytes  # decrypted, not yet consumed
 
@@ -76,7 +94,7 @@ class Repeat(NamedTuple):
 class Channel:
     __slots__ = ("_aligned", "_buffers", "_incoming", "_outgoing", "_tail", "_tls", "ended", "sock")
 
-    def __init__(self, transport: Transport, buffers: Buffers) -> None:
+    def __init__(self, transport: Detached, buffers: Buffers) -> None:
         self.sock = transport.sock
         self.ended = False  # the peer said so, inside TLS
         self._tls = transport.ssl

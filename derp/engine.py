@@ -25,7 +25,7 @@ from time import perf_counter
 import trio
 
 from derp.backlog import Budget
-from derp.channel import Buffers, Transport
+from derp.channel import Buffers, Detached
 from derp.counters import CloseReason, Counters
 from derp.errors import DerpError
 from derp.frames import KEEP_ALIVE_FRAME, GoneReason, encode_peer_gone, encode_restarting
@@ -80,7 +80,7 @@ class Engine:
 
     # --- life of a session ---------------------------------------------------------------------------
 
-    def attach(self, transport: Transport, key: bytes, remote: str, greeting: bytes, early: bytes) -> None:
+    def attach(self, transport: Detached, key: bytes, remote: str, greeting: bytes, early: bytes) -> None:
         """Take over a connection that has logged in: `greeting` goes out first, `early` has come in already."""
         now = trio.current_time()
         spread_s = self._serial % (2 * KEEP_ALIVE_SPREAD_S + 1) / 2

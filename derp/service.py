@@ -10,7 +10,7 @@ from typing import Protocol
 
 import trio
 
-from derp.channel import Transport
+from derp.channel import Detached
 from derp.counters import CloseReason, Counters
 from derp.engine import Engine, short_key
 from derp.errors import DerpError, LoginError
@@ -28,7 +28,7 @@ class DetachableStream(Protocol):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray: ...
 
-    def detach(self) -> Transport: ...
+    def detach(self) -> Detached: ...
 
 
 class DerpService:

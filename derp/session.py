@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from derp.backlog import Backlog
-from derp.channel import HEAD_BYTES, Channel, Data, Repeat, Transport
+from derp.channel import HEAD_BYTES, Channel, Data, Detached, Repeat
 from derp.counters import CloseReason, DropReason
 from derp.errors import ProtocolError
 from derp.frames import (
@@ -76,7 +76,7 @@ class Session:
     peer: "Peer[Session]"  # set by the engine before anything arrives
 
     def __init__(
-        self, engine: "Engine", transport: Transport, key: bytes, remote: str, keep_alive_s: float, now: float
+        self, engine: "Engine", transport: Detached, key: bytes, remote: str, keep_alive_s: float, now: float
     ) -> None:
         self._engine = engine
         self.channel = Channel(transport, engine.buffers)
@@ -103,7 +103,7 @@ class Session:
         """One turn: at most one read of the socket and all that follows from it."""
         self._guarded(self._read, now)
 
-    def resume(self, transport: Transport, early: bytes, now: float) -> None:
+    def resume(self, transport: Detached, early: bytes, now: float) -> None:
         """Work off what the login read too far: frames, then ciphertext. The socket will not announce them."""
         early += transport.plaintext
         for at in range(0, len(early), READ_BYTES):
