@@ -156,36 +156,34 @@ class Connection:
         await self._end_politely(reason)
 
     async def _read_until_end(self) -> None:
-        # Every byte that arrives moves the deadline, and to set a timer costs more than to read. So the timer is set
-        # once, and when it fires we look whether anything is really due.
         while self._ended is None:
+            data: bytes | None = None
+            # Only the reading is under this deadline: it must not tear a write.
             with trio.CancelScope(deadline=self._next_deadline()) as self._reading:
-                await self._read()
-            if self._reading.cancelled_caught:
+                try:
+                    data = bytes(await self._stream.receive_some())
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    self._end("connection lost")
+            if data is not None:
+                await self._receive_data(data, trio.current_time())
+            elif self._ended is None:
                 await self._handle_deadline(trio.current_time())
 
-    async def _read(self) -> None:
-        while self._ended is None:
-            try:
-                data = await self._stream.receive_some()
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                return self._end("connection lost")
-            if not data:
-                return self._end("closed by the client")
-            data, now = bytes(data), trio.current_time()
-            self._heard_at, self._pinged_at = now, None
-            if over := self._frames.receive_data(data, self._writer.sent_bytes, now):
-                return await self._go_away(ErrorCodes.ENHANCE_YOUR_CALM, f"too many {over} frames")
-            try:
-                events = self._h2.receive_data(data)
-            except ProtocolError as exc:
-                return await self._end_politely(f"HTTP/2 error: {exc}")
-            for event in events:
-                self._receive(event, now)
-            if over := self._frames.over_budget:
-                return await self._go_away(ErrorCodes.ENHANCE_YOUR_CALM, f"too many {over} frames")
-            await self._writer.flush()
-        return None
+    async def _receive_data(self, data: bytes, now: float) -> None:
+        if not data:
+            return self._end("closed by the client")
+        self._heard_at, self._pinged_at = now, None
+        if over := self._frames.receive_data(data, self._writer.sent_bytes, now):
+            return await self._go_away(ErrorCodes.ENHANCE_YOUR_CALM, f"too many {over} frames")
+        try:
+            events = self._h2.receive_data(data)
+        except ProtocolError as exc:
+            return await self._end_politely(f"HTTP/2 error: {exc}")
+        for event in events:
+            self._receive(event, now)
+        if over := self._frames.over_budget:
+            return await self._go_away(ErrorCodes.ENHANCE_YOUR_CALM, f"too many {over} frames")
+        return await self._writer.flush()
 
     # --- time --------------------------------------------------------------------------------------------------
 
@@ -253,8 +251,7 @@ class Connection:
             with suppress(ProtocolError):
                 self._h2.reset_stream(stream_id, ErrorCodes.REFUSED_STREAM)
             return
-        self._uploads[stream_id] = upload = Upload(headers, now + limits.BODY_S)
-        self._wake_by(upload.deadline)
+        self._uploads[stream_id] = Upload(headers, now + limits.BODY_S)
 
     def _receive_body(self, event: DataReceived) -> None:
         assert event.stream_id is not None

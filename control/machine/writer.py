@@ -4,8 +4,8 @@ Frames are queued in h2, in the order in which they must leave. Whoever queued s
 takes everything that is queued by then, and the writer looks again before it lets go of the lock. So a task that finds
 the lock taken may leave its frames to the holder.
 
-A write is shielded from the cancellation of the task that happens to do it: the stream below is lost if a record leaves
-by half, and other requests live on it. It has a deadline instead, and the end of the connection ends it.
+A write is shielded from the cancellation of the handler that happens to do it: the stream below is lost if a record
+leaves by half, and other requests live on it. It has a deadline instead, and the end of the connection ends it.
 """
 
 from collections.abc import Callable, Sequence
@@ -47,30 +47,32 @@ class Writer:
         return len(self._unsent)
 
     async def flush(self) -> None:
-        """Write what is queued, or leave it to the task that is writing. For the reader: it should read on."""
+        """Write what is queued, or leave it to the task that is writing. For the reader: it should read on.
+
+        Cancelling it may tear a write: only for tasks whose cancellation is the end of the connection.
+        """
         size = self._collect()
         if size and (size > limits.MAX_UNSENT_CONTROL_BYTES or not self._lock.locked()):
             async with self._lock:
-                await self._write()
+                await self._write(shield=False)
 
     async def last_words(self) -> None:
         """Write what is queued although the connection is ending, if the client still reads."""
         with trio.CancelScope(shield=True, deadline=trio.current_time() + limits.LAST_WORDS_S):
             async with self._lock:
-                await self._write()
+                await self._write(shield=False)
 
     def abort(self) -> None:
         """Give up a write that is under way. The stream is of no more use."""
         if self._writing is not None:
             self._writing.cancel()
 
-    async def _write(self) -> None:
+    async def _write(self, *, shield: bool) -> None:
         """Write until nothing is queued. The caller holds the lock."""
         while self._collect():
             data, self._unsent = self._unsent, bytearray()
-            with trio.CancelScope(
-                shield=True, deadline=trio.current_time() + limits.WRITE_S
-            ) as self._writing:
+            deadline = trio.current_time() + limits.WRITE_S
+            with trio.CancelScope(shield=shield, deadline=deadline) as self._writing:
                 try:
                     await self._stream.send_all(data)
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -87,7 +89,7 @@ class Writer:
             async with self._lock:
                 if not reply.cancelled:
                     rest = self._queue_data(reply.stream_id, rest, end_stream)
-                await self._write()  # always: others may have left frames to us
+                await self._write(shield=True)  # always: others may have left frames to us
             if not rest:
                 return
             await self.wait_for_window(reply, deadline)

@@ -16,7 +16,7 @@ import base64
 import json
 import struct
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Self
 
 import trio
@@ -133,6 +133,7 @@ class FakeControlClient:
         self.closed = False  # the server's end of the stream
         self._reading = False
         self._changed = trio.Event()
+        self._sending = trio.Lock()
 
     @classmethod
     async def connect(
@@ -205,11 +206,10 @@ class FakeControlClient:
         return response
 
     async def flush(self) -> None:
-        """Send what h2 has queued. The stream's end is noted, not raised: the response may be there already."""
-        try:
-            await self.transport.send_all(self.h2.data_to_send())
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self.closed = True
+        """Send what h2 has queued. If the server has closed, reading will tell, after what it said before."""
+        async with self._sending:
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                await self.transport.send_all(self.h2.data_to_send())
 
     async def until(self, ready: Callable[[], bool]) -> None:
         """Read, or let somebody else read, until *ready*. AssertionError if the server ends first."""
