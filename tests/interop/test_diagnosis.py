@@ -40,7 +40,7 @@ def test_debug_derp_reports_no_errors(trial: Trial) -> None:
     (region,) = json.loads(ann.cli("debug", "derp-map").stdout)["Regions"].values()
     report = json.loads(ann.cli("debug", "derp", region["RegionCode"]).stdout)
     assert not report["Errors"], report
-    assert not report["Warnings"], report
+    assert all("single DERP region" in warning for warning in report["Warnings"] or ()), report  # we have one
     info = "\n".join(report["Info"])
     assert "STUN" in info
     assert trial.server.host.address in info
