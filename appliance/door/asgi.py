@@ -43,7 +43,7 @@ class PageServer:
     """Serves a Quart application, exchange by exchange."""
 
     def __init__(self, app: QuartTrio) -> None:
-        app.config.setdefault("MAX_CONTENT_LENGTH", PAGE_BODY_BYTES)
+        app.config["MAX_CONTENT_LENGTH"] = PAGE_BODY_BYTES
         self._app = ASGIWrapper(app)
         self._config = _config()
         self._context = WorkerContext(None)

@@ -108,7 +108,9 @@ class Door:
     async def _accept(self, connections: trio.Nursery, task_status: trio.TaskStatus[None]) -> None:
         async with trio.open_nursery() as accepting:
             for sock in self._https:
-                accepting.start_soon(self._reception.accept, sock, self._port(sock, self._certificate), connections)
+                accepting.start_soon(
+                    self._reception.accept, sock, self._port(sock, self._certificate), connections
+                )
             for sock in self._http:
                 accepting.start_soon(self._reception.accept, sock, self._port(sock, None), connections)
             task_status.started()

@@ -70,7 +70,7 @@ def parse_address(address: str, setting: str) -> tuple[str, int]:
     try:
         if host:
             ipaddress.ip_address(host)
-        if not colon or not port.isdecimal() or int(port) > 65_535:
+        if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65_535:
             raise ValueError
     except ValueError as exc:
         raise OperatorError(f"{setting} = {address!r} is no address to listen on", _EXAMPLES) from exc

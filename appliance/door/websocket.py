@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+from contextlib import suppress
 
 import trio
 from wsproto.connection import Connection, ConnectionState, ConnectionType
@@ -115,7 +116,8 @@ class WebSocketStream(trio.abc.Stream):
 
     async def _say_goodbye(self, code: int) -> None:
         if self._ws.state in (ConnectionState.OPEN, ConnectionState.REMOTE_CLOSING):
-            await self._send(self._ws.send(CloseConnection(code=code)))
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):  # gone: nobody to say it to
+                await self._send(self._ws.send(CloseConnection(code=code)))
 
     async def wait_send_all_might_not_block(self) -> None:
         if self._closed:
@@ -129,7 +131,5 @@ class WebSocketStream(trio.abc.Stream):
         try:
             if not already and not self._sending and not self._order.locked():
                 await self._say_goodbye(NORMAL_CLOSURE)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # the other side is gone: nobody to say it to
         finally:
             await self._below.aclose()
