@@ -62,11 +62,12 @@ async def serving(
         connection, FakeControlClient(client_end, settings={**CLIENT_SETTINGS, **(settings or {})})
     )
 
-    async def serve() -> None:
+    async def serve(task_status: trio.TaskStatus[None]) -> None:
+        task_status.started()
         served.reason = await connection.serve()
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve)
+        await nursery.start(serve)
         await served.client.begin()
         yield served
         await served.client.aclose()

@@ -38,9 +38,11 @@ def write_sizes(stream: trio.abc.Stream) -> list[int]:
 
 async def test_it_passes_trios_own_conformance_checks() -> None:
     async def make() -> tuple[NoiseStream, NoiseStream]:
+        await trio.lowlevel.checkpoint()
         return pair(*trio.testing.memory_stream_pair())
 
     async def make_clogged() -> tuple[NoiseStream, NoiseStream]:
+        await trio.lowlevel.checkpoint()
         return pair(*trio.testing.lockstep_stream_pair())
 
     await trio.testing.check_two_way_stream(make, make_clogged)
