@@ -126,7 +126,8 @@ class Reception:
     async def wait_empty(self) -> None:
         """Until the last connection has ended; nothing may be accepting any more."""
         while self.connections:
-            self._empty = trio.Event()
+            if self._empty.is_set():
+                self._empty = trio.Event()
             await self._empty.wait()
 
     def kill_all(self) -> None:

@@ -63,7 +63,7 @@ class WebSocketStream(trio.abc.Stream):
         check_max_bytes(max_bytes)
         if self._closed:
             raise trio.ClosedResourceError
-        if self._received:
+        if self._received or self._eof:
             await trio.lowlevel.checkpoint()
         while not self._received and not self._eof:
             data = await self._below.receive_some()

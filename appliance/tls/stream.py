@@ -158,10 +158,9 @@ class TLSStream(trio.abc.Stream):
         with self._alone("_receiving"):
             if self.below.socket.fileno() < 0:
                 raise trio.ClosedResourceError
-            if self._plaintext:
+            if self._plaintext or self._ciphertext or self._eof:
                 await trio.lowlevel.checkpoint()
-            elif self._ciphertext:
-                await trio.lowlevel.checkpoint()
+            if not self._plaintext and self._ciphertext:
                 self._plaintext = self._decrypt(b"")
             while not self._plaintext and not self._eof:
                 if self._broken:

@@ -114,6 +114,8 @@ async def test_no_descriptor_left_costs_a_stranger_and_not_the_server(
     async with running_door(tmp_path) as running, running.plain() as stranger:
         assert (await stranger.ask("GET /derp/probe")).status == 200
         monkeypatch.setattr(kind, "accept", fail_first)
+        async with running.plain() as client:  # the accept that is already waiting
+            assert (await client.ask("GET /derp/probe")).status == 200
         for _ in range(3):
             async with running.plain() as client:
                 assert await client.ends()

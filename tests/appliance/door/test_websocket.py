@@ -36,7 +36,7 @@ class Browser(trio.abc.Stream):
             self._sending = False
 
     async def events(self) -> list[Event]:
-        self.ws.receive_data(await self.below.receive_some() or None)
+        self.ws.receive_data(bytes(await self.below.receive_some()) or None)
         return list(self.ws.events())
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
