@@ -57,7 +57,9 @@ def create_app(*, server_url: str, overview: Callable[[], Overview], hsts: bool 
     @app.errorhandler(HTTPException)
     async def show_error(error: HTTPException) -> tuple[str, int]:
         status = error.code or InternalServerError.code
-        return await render_template("error.html", status=status, name=error.name, text=error.description), status
+        return await render_template(
+            "error.html", status=status, name=error.name, text=error.description
+        ), status
 
     @app.get("/")
     async def status() -> str:
