@@ -37,15 +37,14 @@ class StunService:
 
     def __init__(self, sockets: Sequence[trio.socket.SocketType]) -> None:
         self._sockets = sockets
-        self._limit: SourceLimit | None = None
         self.counters = Counters()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Answer until cancelled."""
-        self._limit = SourceLimit(secrets.token_bytes(16), trio.current_time())
+        limit = SourceLimit(secrets.token_bytes(16), trio.current_time())
         async with trio.open_nursery() as nursery:
             for sock in self._sockets:
-                nursery.start_soon(self._serve_socket, sock, self._limit)
+                nursery.start_soon(self._serve_socket, sock, limit)
             task_status.started()
 
     async def _serve_socket(self, sock: trio.socket.SocketType, limit: SourceLimit) -> None:

@@ -2,6 +2,7 @@
 
 import secrets
 import socket
+import ssl
 import struct
 from collections.abc import Awaitable, Callable
 
@@ -206,6 +207,73 @@ async def test_500_stalled_readers_stay_under_cap(start: Start, mock_clock: Mock
     for reader in stalled:
         rig.service.evict(reader.key)
     assert budget.used == 0
+
+
+async def test_full_process_closes_who_holds_most_when_nothing_can_be_dropped(start: Start) -> None:
+    """R2: ciphertext that the kernel refused cannot be dropped, only its connection can."""
+    rig = await start(Limits(process_bytes=50_000))
+    sender = await rig.client()
+    stalled = [await rig.client(small_buffers=True) for _ in range(5)]
+    for _ in range(5):
+        for reader in stalled:
+            await sender.send(reader.key, bytes(60_000))
+    await sender.ping()
+    counters = rig.service.counters
+    assert counters.closed_memory > 0
+    assert rig.service._engine.backlogs.used <= 50_000
+
+
+async def test_heavy_pair_does_not_starve_another(rig: Rig) -> None:
+    """R7: while one pair takes all it can get, every packet of another passes within a few turns."""
+    heavy, sink, light, peer = [await rig.client() for _ in range(4)]
+    moved = 0
+
+    async def drain() -> None:
+        while True:
+            await sink.packet()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(drain)
+        nursery.start_soon(flood, heavy, sink.key, 10**9)
+        counters = rig.service.counters
+        for i in range(50):
+            before = counters.bytes_received
+            await light.send(peer.key, b"%d" % i)
+            assert await peer.packet() == (light.key, b"%d" % i)
+            moved += counters.bytes_received - before
+        nursery.cancel_scope.cancel()
+    assert 0 < moved < 50 * (1 << 20)
+
+
+async def test_small_rounds_under_load_are_followed_by_a_pause_and_single_packets_are_not(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("derp.engine.time.sleep", pauses.append)
+    monkeypatch.setattr("derp.engine.QUIET_CHECKPOINT_S", 10.0)  # whatever this machine is busy with
+    a, b = await rig.client(), await rig.client()
+    for _ in range(50):
+        await a.send(b.key, b"one at a time")
+        await b.packet()
+    assert pauses == []
+    for _ in range(50):
+        await a.stream.send_all(send_packet(b.key, b"sixteen at a time") * 16)
+        for _ in range(16):
+            await b.packet()
+    assert set(pauses) == {rig.service.limits.pause_s}
+
+
+async def test_farewell_inside_tls_comes_after_the_last_packets(start: Start) -> None:
+    rig = await start(Limits(), tls=True)
+    a, b = await rig.client(), await rig.client()
+    assert isinstance(a.stream, trio.SSLStream)
+    a.stream._ssl_object.write(send_packet(b.key, b"last words"))
+    with pytest.raises(ssl.SSLWantReadError):
+        a.stream._ssl_object.unwrap()
+    await a.stream.transport_stream.send_all(a.stream._outgoing.read())
+    assert await b.packet() == (a.key, b"last words")
+    assert await b.frame() == (FrameType.PEER_GONE, a.key + b"\0")
+    assert rig.service.counters.closed_client == 1
 
 
 async def test_connection_reset_in_the_middle_is_survived(rig: Rig) -> None:

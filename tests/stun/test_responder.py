@@ -76,6 +76,23 @@ async def test_source_over_its_limit_is_not_answered(rig: Rig, mock_clock: MockC
     assert counters.answered_v4 + counters.answered_v6 + counters.send_errors == SOURCE_BURST
 
 
+async def test_error_reported_by_a_read_does_not_end_the_loop(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel reports an ICMP answer to an earlier datagram at the next read."""
+    real_recvfrom = socket.socket.recvfrom
+    failures = [ConnectionRefusedError(), OSError("host unreachable")]
+
+    def recvfrom(self: socket.socket, size: int) -> tuple[bytes, object]:
+        if size < 1000 and failures:  # the responder's, not the client's
+            raise failures.pop()
+        return real_recvfrom(self, size)
+
+    monkeypatch.setattr(socket.socket, "recvfrom", recvfrom)
+    assert (await rig.ask(request(b"abcdefghijkl")))[8:20] == b"abcdefghijkl"
+    assert rig.service.counters.receive_errors == 2
+
+
 async def test_failing_send_does_not_end_the_loop(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Port 0, no route, a full buffer: every sendto may fail."""
     real_sendto = socket.socket.sendto
