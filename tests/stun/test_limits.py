@@ -3,6 +3,8 @@
 import struct
 import sys
 
+import pytest
+
 from stun.limits import ALL_BURST, ALL_PER_S, SLOTS, SOURCE_BURST, SOURCE_PER_S, SourceLimit
 
 
@@ -27,6 +29,7 @@ def test_everybody_together_gets_the_global_rate() -> None:
     assert sum(limit.admit_any(0.5) for _ in range(50_000)) == ALL_PER_S / 2
 
 
+@pytest.mark.slow
 def test_million_sources_no_growth() -> None:
     """S1: forged sources cost no memory, and nobody can aim at a victim's slot."""
     limit = SourceLimit(b"secret", 0.0)
