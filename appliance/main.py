@@ -9,14 +9,10 @@ The end is the same in reverse: accept no more, let clients go, then write what 
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
-import signal
-import sys
 import time
-from collections.abc import AsyncIterator
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import trio
@@ -27,6 +23,7 @@ from appliance.config.schema import Config
 from appliance.door.names import NameTable
 from appliance.door.service import Door
 from appliance.errors import OperatorError
+from appliance.lifecycle import until_told_to_stop
 from appliance.listeners import Listeners
 from appliance.notify import Notifier
 from appliance.overview import Overview
@@ -36,8 +33,7 @@ from appliance.server_keys import load_keys
 from appliance.socket_api import bind_socket, serve_socket
 from appliance.socket_path import Places
 from appliance.state_dir import open_state
-from appliance.tls.current import CurrentCertificate
-from appliance.tls.selfsigned import ensure_self_signed
+from appliance.tls.watch import load_certificate, watch_certificate
 from appliance.version import version
 from control.mapper.settings import NetmapSettings
 from control.service import ControlService
@@ -50,14 +46,13 @@ from stun.responder import StunService
 log = logging.getLogger("appliance")
 
 DRAIN_S = 5.0  # for clients to take their leave; systemd waits 90 s before it kills
-CERTIFICATE_CHECK_S = 60.0
 
 
 def serve_main(loaded: Loaded, places: Places) -> None:
     """Serve until SIGTERM or SIGINT. Raises OperatorError when it cannot begin."""
     logs.set_up(loaded.config.log.level, loaded.config.log.format)
     for warning in loaded.warnings:
-        log.warning(str(warning))
+        log.warning(str(warning), extra={"hint": warning.hint})
     with open_state(places.state):
         try:
             trio.run(serve, loaded.config, places)
@@ -133,8 +128,8 @@ async def serve(config: Config, places: Places) -> None:
                 services.start_soon(watch_certificate, certificate)
             async with trio.open_nursery() as front:
                 await front.start(door.run)
-                announce(listeners, notifier)
-                await until_told_to_stop(certificate, notifier)
+                gc.freeze()  # what was built by now stays: the collector need not look at it again
+                await until_told_to_stop(listeners, certificate, notifier)
                 door.stop(DRAIN_S)
                 control.drain()
                 await relay.shutdown()
@@ -145,62 +140,6 @@ async def serve(config: Config, places: Places) -> None:
 def wall_clock() -> float:
     """Seconds since 1970. The one place that reads it: everything else is handed a clock."""
     return time.time()  # noqa: TID251  (this is that place)
-
-
-def load_certificate(config: Config, state: Path) -> CurrentCertificate | None:
-    """The certificate of the https listener; None when TLS ends in front of us."""
-    if config.tls.mode == "files":
-        return CurrentCertificate(Path(config.tls.cert), Path(config.tls.key))
-    if config.tls.mode == "self-signed":
-        path = state / "tls-self-signed.pem"
-        ensure_self_signed(path, [config.url.host], datetime.now(UTC))
-        return CurrentCertificate(path)
-    return None
-
-
-async def watch_certificate(certificate: CurrentCertificate) -> None:
-    """Use renewed files within a minute, without anybody telling us."""
-    while True:
-        await trio.sleep(CERTIFICATE_CHECK_S)
-        reload_certificate(certificate, forced=False)
-
-
-def reload_certificate(certificate: CurrentCertificate, *, forced: bool) -> None:
-    try:
-        if forced:
-            certificate.reload()
-        elif not certificate.reload_if_changed():
-            return
-        log.info("certificate loaded", extra={"expires": certificate.expires_at.isoformat()})
-    except OperatorError as exc:
-        log.warning("%s; the old certificate stays in use", exc.message, extra={"hint": " ".join(exc.hints)})
-
-
-def announce(listeners: Listeners, notifier: Notifier) -> None:
-    """One line a listener, then `ready`: for people, and for whoever waits for us."""
-    for line in listeners.describe():
-        print(line, file=sys.stderr)
-    print("ready", file=sys.stderr, flush=True)
-    notifier.ready("serving")
-
-
-async def until_told_to_stop(certificate: CurrentCertificate | None, notifier: Notifier) -> None:
-    """SIGHUP reads the certificate again; SIGTERM and SIGINT return."""
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-        async for number in _each(signals):
-            if number != signal.SIGHUP:
-                log.info("stopping", extra={"signal": signal.Signals(number).name})
-                notifier.stopping()
-                return
-            notifier.reloading()
-            if certificate is not None:
-                reload_certificate(certificate, forced=True)
-            notifier.ready("serving")
-
-
-async def _each(signals: AsyncIterator[int]) -> AsyncIterator[int]:
-    async for number in signals:
-        yield number
 
 
 def _first(group: BaseExceptionGroup[Any]) -> BaseException:

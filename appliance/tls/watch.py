@@ -1,0 +1,47 @@
+"""The certificate of the https listener: where it comes from, and when it is read again."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+from pathlib import Path
+
+import trio
+
+from appliance.config.schema import Config
+from appliance.errors import OperatorError
+from appliance.tls.current import CurrentCertificate
+from appliance.tls.selfsigned import ensure_self_signed
+
+log = logging.getLogger("appliance.tls")
+
+CERTIFICATE_CHECK_S = 60.0
+
+
+def load_certificate(config: Config, state: Path) -> CurrentCertificate | None:
+    """The certificate of the https listener; None when TLS ends in front of us."""
+    if config.tls.mode == "files":
+        return CurrentCertificate(Path(config.tls.cert), Path(config.tls.key))
+    if config.tls.mode == "self-signed":
+        path = state / "tls-self-signed.pem"
+        ensure_self_signed(path, [config.url.host], datetime.now(UTC))
+        return CurrentCertificate(path)
+    return None
+
+
+async def watch_certificate(certificate: CurrentCertificate) -> None:
+    """Use renewed files within a minute, without anybody telling us."""
+    while True:
+        await trio.sleep(CERTIFICATE_CHECK_S)
+        reload_certificate(certificate, forced=False)
+
+
+def reload_certificate(certificate: CurrentCertificate, *, forced: bool) -> None:
+    try:
+        if forced:
+            certificate.reload()
+        elif not certificate.reload_if_changed():
+            return
+        log.info("certificate loaded", extra={"expires": certificate.expires_at.isoformat()})
+    except OperatorError as exc:
+        log.warning("%s; the old certificate stays in use", exc.message, extra={"hint": " ".join(exc.hints)})
