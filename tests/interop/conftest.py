@@ -122,9 +122,15 @@ def tail(log: Path, lines: int = 40) -> str:
 
 
 @pytest.fixture
-def server(lab: Lab) -> Server:
+def options(request: pytest.FixtureRequest) -> dict[str, str]:
+    """How the server differs from the usual: `@pytest.mark.parametrize("options", [{…}], indirect=True)`."""
+    return dict(getattr(request, "param", {}))
+
+
+@pytest.fixture
+def server(lab: Lab, options: dict[str, str]) -> Server:
     """The appliance, running, with the user alice."""
-    server = Server(lab)
+    server = Server(lab, **options)  # type: ignore[arg-type]  (url and tls, both texts)
     server.start()
     server.create_user("alice")
     return server

@@ -22,6 +22,7 @@ BASE_DOMAIN = "tail.test"
 
 CONFIG = """\
 server_url = "{url}"
+insecure_http = {insecure}
 
 [listen]
 https = ":443"
@@ -29,7 +30,7 @@ http = ":80"
 stun = ":3478"
 
 [tls]
-mode = "files"
+mode = "{tls}"
 cert = "{cert}"
 key = "{key}"
 
@@ -57,10 +58,10 @@ class Node:
 class Server:
     """https on 443, http on 80, STUN on 3478, a certificate by a throwaway authority. Logs to `log`."""
 
-    url = f"https://{NAME}"
-
-    def __init__(self, lab: Lab, *, state: Path | None = None) -> None:
-        self.lab = lab
+    def __init__(
+        self, lab: Lab, *, url: str = f"https://{NAME}", tls: str = "files", state: Path | None = None
+    ) -> None:
+        self.lab, self.url = lab, url
         self.host = lab.host("server", ADDRESS)
         addresses = [ADDRESS, *([self.host.address6] if lab.ipv6 else [])]
         lab.name(NAME, *addresses)
@@ -72,7 +73,9 @@ class Server:
         self.ca = self.authority.ca
         cert, key = self.authority.issue(NAME, *addresses)
         self.config = self.dir / "config.toml"
-        self.config.write_text(CONFIG.format(url=self.url, cert=cert, key=key, domain=BASE_DOMAIN))
+        insecure = str(url.startswith("http:")).lower()
+        text = CONFIG.format(url=url, insecure=insecure, tls=tls, cert=cert, key=key, domain=BASE_DOMAIN)
+        self.config.write_text(text)
         self.process: subprocess.Popen[bytes] | None = None
 
     # the process

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.interop.client import Client
-from tests.interop.netns import wait_for
+from tests.interop.netns import pause, wait_for
 from tests.interop.trial import PORT, Trial, reach, resolve, see_each_other
 
 
@@ -118,8 +118,8 @@ def test_deleted_node_is_out_at_once_and_asks_for_a_login(trial: Trial) -> None:
     assert reach(ann, address) != "open"
     ann.wait_state("NeedsLogin", timeout=20)
     ann.up(trial.server.url, trial.key())
-    see_each_other(ann, bob)
-    wait_for(lambda: reach(ann, address) == "open", 10, "open again")
+    # Not `see_each_other`: to the new node a 1.80 client does not repeat what its home relay is.
+    wait_for(lambda: reach(ann, address) == "open", 20, "open again")
 
 
 def test_node_deleted_while_off_asks_for_a_login(trial: Trial) -> None:
@@ -127,7 +127,12 @@ def test_node_deleted_while_off_asks_for_a_login(trial: Trial) -> None:
     ann.stop()
     trial.server.ask("nodes", "delete", "ann", "--yes")
     ann.start()
-    ann.wait_state("NeedsLogin", timeout=20)
+    # A client that keeps its netmap goes on with it, "Running", and asks all the same.
+    wait_for(
+        lambda: ann.state == "NeedsLogin" or ann.status()["AuthURL"], 20, "ann asks for a login", every=0.2
+    )
+    ann.up(trial.server.url, trial.key())
+    assert trial.server.node("ann").online
 
 
 @pytest.mark.main
@@ -172,9 +177,11 @@ def test_revoked_and_unknown_keys_are_refused_with_a_reason(trial: Trial) -> Non
     assert ann.state == "Running", "who is in stays in"
 
 
+@pytest.mark.long
 def test_expired_key_is_refused_with_a_reason(trial: Trial) -> None:
-    key = trial.server.create_key(expiry="1s")
-    ann = trial.client("ann")  # takes longer than that
+    key = trial.server.create_key(expiry="1m")  # the shortest there is
+    ann = trial.client("ann")
+    pause(61)
     assert "expired" in refused(trial, ann, f"--auth-key={key}")
     assert trial.server.nodes() == []
 

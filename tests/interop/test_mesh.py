@@ -10,12 +10,17 @@ from pathlib import Path
 import pytest
 
 from tests.interop.netns import wait_for
+from tests.interop.server import NAME
 from tests.interop.trial import MB, PORT, Trial
 
 MESH = Path(__file__).with_name("mesh_client.py")
 
 
+PLAIN = {"url": f"http://{NAME}", "tls": "self-signed"}  # it trusts public authorities only, or none at all
+
+
 @pytest.mark.main
+@pytest.mark.parametrize("options", [PLAIN], indirect=True, ids=["plain-http"])
 def test_arkitekt_mesh_joins_and_moves_data_to_an_official_client(trial: Trial) -> None:
     if importlib.util.find_spec("arkitekt_mesh") is None:
         pytest.skip("arkitekt-mesh is not installed: `make test-all` does that")
@@ -23,9 +28,8 @@ def test_arkitekt_mesh_joins_and_moves_data_to_an_official_client(trial: Trial) 
     ann.host.serve(PORT)
     host = trial.lab.host("mesh")
     log = trial.lab.logs / "mesh.log"
-    trust = {"SSL_CERT_FILE": str(trial.server.ca)}
     words = (str(trial.lab.dir / "mesh"), trial.server.url, trial.key(), ann.address, str(PORT))
-    program = host.spawn(sys.executable, str(MESH), *words, log=log, env=trust)
+    program = host.spawn(sys.executable, str(MESH), *words, log=log)
 
     def step(name: str) -> object:
         assert program.poll() is None, log.read_text()
