@@ -33,7 +33,6 @@ from control.state.facts import Facts
 from control.state.store import Commit, Loaded, Store, WriteRefused, encode_changes
 from control.state.volatile import Group, Volatile
 from control.state.writer import Job, Writer, WriterThread
-from control.tailcfg.hostinfo import for_peers
 
 log = logging.getLogger("control.state")
 
@@ -48,16 +47,6 @@ FLUSH_EVERY_S = 5.0
 SHUTDOWN_S = 10.0
 CLOSE_S = 2.0
 EXIT_BUG = 70  # EX_SOFTWARE: systemd starts us again, and we read what is really on the disk
-
-
-# Which fields of a volatile record peers are told of, and as what; `last_seen` and `hostinfo` it depends.
-_GROUPS: dict[str, Group] = {
-    "endpoints": "endpoints",
-    "disco_key": "disco",
-    "home_derp": "derp",
-    "capver": "cap",
-    "online": "online",
-}
 
 
 class Decide(Protocol):
@@ -168,24 +157,16 @@ class State:
         A node that is gone has no record: nothing happens.
         """
         record = self.volatile.get(node_id)
-        changed = {} if record is None else {k: v for k, v in fields.items() if getattr(record, k) != v}
-        if record is None or not changed:
+        if record is None:
             return frozenset()
-        before = record.hostinfo
-        for name, value in changed.items():
-            setattr(record, name, value)
-        if changed.keys() != {"confirmed"}:  # which is not stored
+        stored, groups = record.update(fields)
+        if stored:
             self._unflushed.add(node_id)
-        groups = {_GROUPS[name] for name in changed if name in _GROUPS}
-        if "last_seen" in changed and not record.online:  # of a node that is online, peers are not told it
-            groups.add("online")
-        if "hostinfo" in changed and for_peers(before) != for_peers(record.hostinfo):
-            groups.add("body")
         if groups:
             now = self._clock()
             for subscriber in self._subscribers:
                 subscriber.on_touch(node_id, groups, now)
-        return frozenset(groups)
+        return groups
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Load, then write until cancelled; what was accepted by then is still written. Raises StoreUnusable."""

@@ -198,10 +198,10 @@ def _commit(row: tuple[Any, ...]) -> Commit:
 
 
 def _trim_log(db: sqlite3.Connection, last: int, now: float) -> None:
-    """Remove some of the oldest rows that are too old or too many, without a gap; never the last one, which is our seq."""
+    """Remove some of the oldest rows that are too old or too many, without a gap. The newest, our seq, is neither."""
     upto = 0
     for seq, at in db.execute("SELECT seq, at FROM log ORDER BY seq LIMIT ?", (LOG_TRIM_ROWS,)):
-        if seq == last or (seq > last - LOG_ROWS and at > now - LOG_AGE_S):
+        if seq > last - LOG_ROWS and at > now - LOG_AGE_S:
             break
         upto = seq
     if upto:

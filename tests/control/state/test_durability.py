@@ -25,7 +25,7 @@ from control.state.sqlite import SqliteStore
 from control.state.store import Commit, encode_changes
 from tests.control.state.crash_child import WRITERS, key_of, name_of
 from tests.control.state.histories import COMMANDS
-from tests.control.state.test_sqlite import ANNA
+from tests.control.state.records import ANNA
 from tests.control.state.toy import ADMIN, decide, node_key, register
 from tests.support.memory_store import FULL, MemoryStore, running_state
 

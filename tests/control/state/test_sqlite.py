@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
 import subprocess
@@ -19,77 +18,20 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from control.errors import Refused, StorageFailed
-from control.keys import DiscoPublic, NLPublic
-from control.model import AuthKey, Node, User
+from control.keys import DiscoPublic
 from control.state import tables
 from control.state.changes import AnyChange, AuthKeyPut, NodeGone, NodePut, UserGone, UserPut
 from control.state.commands import AnyCommand, CreateUser, SetSetting
 from control.state.facts import Facts
 from control.state.files import Space
-from control.state.schema import MIGRATIONS
 from control.state.sqlite import SqliteStore
-from control.state.store import Commit, Store, StoreUnusable, WriteRefused, encode_changes
+from control.state.store import Commit, Store, StoreUnusable, WriteRefused
 from control.state.volatile import Volatile
 from control.tailcfg.hostinfo import HOSTINFO_MAX, parse_hostinfo
 from tests.control.state.histories import COMMANDS
-from tests.control.state.toy import ADMIN, decide, machine_key, node_key
+from tests.control.state.records import ANNA, KEY, NODE, PLAIN, commit, reloaded
+from tests.control.state.toy import ADMIN, decide
 from tests.support.memory_store import MemoryStore, running_state
-
-ANNA = User(id=1, name="anna", created_at=1.5, display_name="Ánna \0", email="a@example.com", role="owner")
-NODE = Node(
-    id=7,
-    machine_key=machine_key(1),
-    node_key=node_key(1),
-    name="laptop",
-    ipv4="100.64.0.7",
-    ipv6="fd7a:115c:a1e0::7",
-    created_at=2.5,
-    user_id=1,
-    nl_key=NLPublic(b"l" * 32),
-    name_frozen=True,
-    hostname="Laptop",
-    tags=("tag:a", 'tag:"b"'),
-    expires_at=3.5,
-    ephemeral=True,
-    announced=True,
-    advertised=("10.0.0.0/8",),
-    approved=("0.0.0.0/0", "::/0"),
-    auth_key_id="k",
-)
-PLAIN = Node(
-    id=8,
-    machine_key=machine_key(2),
-    node_key=node_key(2),
-    name="plain",
-    ipv4="100.64.0.8",
-    ipv6="fd7a:115c:a1e0::8",
-    created_at=0,
-)
-KEY = AuthKey(id="k", mac=bytes(range(32)), created_at=1.0, expires_at=9.0, reusable=True, tags=("tag:a",))
-
-
-def commit(seq: int, *changes: AnyChange, at: float = 1.0, kind: str = "Test") -> Commit:
-    return Commit(seq, at, "local:uid:0", kind, changes, encode_changes(changes))
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "state.db"
-
-
-@pytest.fixture
-def store(path: Path) -> Iterator[SqliteStore]:
-    store = SqliteStore(path, busy_timeout_s=0.01)
-    store.load()
-    yield store
-    store.close()
-
-
-def reloaded(store: SqliteStore) -> Facts:
-    """What another start would find."""
-    store.close()
-    return store.load().facts
-
 
 # what it keeps
 
@@ -140,6 +82,13 @@ def test_volatile_records_and_primaries_come_back(store: SqliteStore) -> None:
     store.close()
     loaded = store.load()
     assert (loaded.volatile, loaded.primaries) == ({}, {})
+
+
+def test_ids_are_never_given_again_even_after_a_restart(store: SqliteStore) -> None:
+    store.append([commit(1, UserPut(user=ANNA), NodePut(node=PLAIN))])
+    gone = NodeGone(id=8, node_key=PLAIN.node_key, machine_key=PLAIN.machine_key, at=9.0)
+    store.append([commit(2, gone, UserGone(id=1))])
+    assert reloaded(store).last_id == {"users": 1, "nodes": 8}
 
 
 def test_numbers_beyond_the_columns_are_cut_not_fatal(store: SqliteStore) -> None:
@@ -263,212 +212,6 @@ def test_log_is_bounded_in_rows(store: SqliteStore, monkeypatch: pytest.MonkeyPa
     for seq in range(9, 13):
         store.append([commit(seq, UserPut(user=ANNA))])
     assert [each.seq for each in store.history(None, None, 20)] == [12, 11, 10]
-
-
-# files
-
-
-def test_database_and_its_companions_are_ours_alone(store: SqliteStore, path: Path, tmp_path: Path) -> None:
-    old = os.umask(0)
-    try:
-        store.append([commit(1, UserPut(user=ANNA))])
-        store.backup(tmp_path / "copy.db")
-    finally:
-        os.umask(old)
-    names = {file.name for file in tmp_path.iterdir()}
-    assert names == {"state.db", "state.db-wal", "state.db-shm", "state.db.lock", "copy.db"}
-    assert {oct(file.stat().st_mode & 0o777) for file in tmp_path.iterdir()} == {"0o600"}
-
-
-def test_loose_modes_refuse_start(store: SqliteStore, path: Path, tmp_path: Path) -> None:
-    """D1: group or other bits, a symlink, no ordinary file."""
-    store.close()
-    for mode in (0o640, 0o604, 0o660):
-        path.chmod(mode)
-        with pytest.raises(StoreUnusable, match="other users") as caught:
-            SqliteStore(path).load()
-        assert f"chmod 600 {path}" in caught.value.hint
-    path.chmod(0o600)
-    link = tmp_path / "link.db"
-    link.symlink_to(path)
-    with pytest.raises(StoreUnusable, match="no ordinary file"):
-        SqliteStore(link).load()
-    (tmp_path / "folder.db").mkdir()
-    with pytest.raises(StoreUnusable, match="no ordinary file"):
-        SqliteStore(tmp_path / "folder.db").load()
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
-def test_file_of_another_user_refuses_start(store: SqliteStore, path: Path) -> None:
-    store.close()
-    os.chown(path, 65534, 65534)
-    with pytest.raises(StoreUnusable, match="another user"):
-        SqliteStore(path).load()
-
-
-def test_missing_folder_is_said(tmp_path: Path) -> None:
-    with pytest.raises(StoreUnusable, match="No such file or directory"):
-        SqliteStore(tmp_path / "missing" / "state.db").load()
-
-
-def test_second_server_is_refused_and_the_first_undisturbed(store: SqliteStore, path: Path) -> None:
-    second = SqliteStore(path)
-    with pytest.raises(StoreUnusable, match="another server"):
-        second.load()
-    second.close()
-    store.append([commit(1, UserPut(user=ANNA))])
-    assert reloaded(store).seq == 1
-
-
-def test_lock_goes_with_the_process(store: SqliteStore, path: Path) -> None:
-    with (path.parent / "state.db.lock").open() as lock:
-        with pytest.raises(BlockingIOError):
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        store.close()
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def test_backup_is_a_whole_database_and_overwrites_nothing(store: SqliteStore, tmp_path: Path) -> None:
-    store.append([commit(1, UserPut(user=ANNA))])
-    copy = tmp_path / "copy.db"
-    store.backup(copy)
-    store.append([commit(2, NodePut(node=PLAIN))])
-    other = SqliteStore(copy)
-    assert other.load().facts.users == {1: ANNA}
-    other.close()
-    with pytest.raises(WriteRefused, match="File exists"):
-        store.backup(copy)
-    with pytest.raises(WriteRefused, match="No such file"):
-        store.backup(tmp_path / "missing" / "copy.db")
-
-
-def test_failed_backup_leaves_no_file(store: SqliteStore, path: Path, tmp_path: Path) -> None:
-    store.close()
-    path.write_bytes(b"garbage" * 1000)
-    with pytest.raises(WriteRefused):
-        store.backup(tmp_path / "copy.db")
-    assert not (tmp_path / "copy.db").exists()
-
-
-@pytest.mark.parametrize(
-    ("free_mib", "total_mib", "short"),
-    [
-        (99, 2_000, True),  # 5 % are 100 MiB
-        (101, 2_000, False),
-        (19, 100, True),  # never less than 20 MiB
-        (21, 100, False),
-        (1_023, 2_000_000, True),  # and never more than 1 GiB
-        (1_025, 2_000_000, False),
-    ],
-)
-def test_last_part_of_the_disk_is_kept(path: Path, free_mib: int, total_mib: int, short: bool) -> None:
-    store = SqliteStore(path, space=lambda _: Space(free_mib << 20, total_mib << 20))
-    shortage = store.shortage()
-    assert (shortage is not None) == short
-    assert shortage is None or f"{free_mib} MiB" in shortage
-
-
-# migrations
-
-
-def m0002_nicknames(db: Any) -> None:
-    db.execute("ALTER TABLE users ADD COLUMN nickname TEXT NOT NULL DEFAULT ''")
-
-
-def m0003_broken(db: Any) -> None:
-    db.execute("CREATE TABLE half (id INTEGER PRIMARY KEY) STRICT")
-    db.execute("no SQL")
-
-
-NEWER = (*MIGRATIONS, m0002_nicknames)
-
-
-def test_new_database_is_not_copied(store: SqliteStore, tmp_path: Path) -> None:
-    assert list(tmp_path.glob("before-*")) == []
-
-
-def test_copy_is_made_before_an_update_changes_the_tables(
-    store: SqliteStore, path: Path, tmp_path: Path
-) -> None:
-    store.append([commit(1, UserPut(user=ANNA))])
-    store.close()
-    newer = SqliteStore(path, migrations=NEWER)
-    assert newer.load().facts.users == {1: ANNA}
-    newer.close()
-    newer.load()
-    newer.close()
-    (copy,) = tmp_path.glob("before-*")
-    assert copy.name == "before-m0002_nicknames.db"
-    assert copy.stat().st_mode & 0o777 == 0o600
-    old = SqliteStore(copy)
-    assert old.load().facts.users == {1: ANNA}, "the older version reads it"
-    old.close()
-
-
-def test_failed_migration_changes_nothing(store: SqliteStore, path: Path) -> None:
-    store.append([commit(1, UserPut(user=ANNA))])
-    store.close()
-    broken = SqliteStore(path, migrations=(*MIGRATIONS, m0003_broken))
-    for _ in range(2):
-        with pytest.raises(StoreUnusable):
-            broken.load()
-        broken.close()
-    assert store.load().facts.users == {1: ANNA}
-
-
-def test_database_from_the_future_is_refused_and_untouched(store: SqliteStore, path: Path) -> None:
-    store.close()
-    newer = SqliteStore(path, migrations=NEWER)
-    newer.load()
-    newer.close()
-    before = path.read_bytes()
-    with pytest.raises(StoreUnusable, match=r"newer version \(m0002_nicknames\)") as caught:
-        store.load()
-    store.close()
-    assert "before-" in caught.value.hint
-    assert path.read_bytes() == before
-
-
-def test_start_that_was_killed_before_the_first_migration_is_finished(path: Path) -> None:
-    with sqlite3.connect(path) as db:
-        db.execute(
-            "CREATE TABLE _sqlite_migrations (id INTEGER PRIMARY KEY, migration_set TEXT, name TEXT, applied_at TEXT)"
-        )
-    db.close()
-    path.chmod(0o600)
-    store = SqliteStore(path)
-    assert store.load().facts == Facts()
-    store.close()
-
-
-@pytest.mark.parametrize("owner", [0, 4711])
-def test_database_of_another_program_is_refused_and_untouched(path: Path, owner: int) -> None:
-    with sqlite3.connect(path) as db:
-        db.execute("CREATE TABLE theirs (x)")
-        db.execute(f"PRAGMA application_id = {owner}")
-    db.close()
-    path.chmod(0o600)
-    before = path.read_bytes()
-    store = SqliteStore(path)
-    with pytest.raises(StoreUnusable, match="another program"):
-        store.load()
-    store.close()
-    assert path.read_bytes() == before
-
-
-def test_every_table_is_strict_and_facts_belong_to_a_tailnet(store: SqliteStore, path: Path) -> None:
-    with sqlite3.connect(path) as db:
-        ours = [
-            row
-            for row in db.execute("PRAGMA table_list")
-            if row[0] == "main" and not row[1].startswith(("_", "sqlite"))
-        ]
-        assert len(ours) == 10
-        for _, name, _, _, _, strict in ours:
-            assert strict == 1, name
-            columns = {row[1] for row in db.execute(f"PRAGMA table_info({name})")}
-            assert ("tailnet_id" in columns) == (name not in {"sequences", "meta"}), name
-    db.close()
 
 
 # files that are no database of ours

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
+import threading
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 import trio.testing
@@ -22,6 +27,7 @@ from control.state.commands import (
     Decision,
     DeleteNode,
     DeleteUser,
+    LoggedOut,
     Registered,
     RenameUser,
     RevokeAuthKey,
@@ -29,10 +35,13 @@ from control.state.commands import (
 )
 from control.state.facts import Facts
 from control.state.state import State
+from control.state.store import Commit
 from control.state.volatile import Group, Volatile
 from control.tailcfg.hostinfo import Hostinfo
 from tests.control.state.toy import ADMIN, MACHINE, decide, register
 from tests.support.memory_store import FULL, NOW, Fault, MemoryStore, WallClock, running_state
+
+ROOT = Path(__file__).parents[3]
 
 
 class Recorder:
@@ -363,6 +372,37 @@ async def test_ambiguous_failure_ends_the_process_and_answers_nobody(
         assert len(state.durable.users) == int(happened), "after the restart, what is on the disk counts"
 
 
+async def test_bug_in_a_subscriber_ends_the_state_before_anybody_is_answered(
+    store: MemoryStore, autojump_clock: trio.testing.MockClock
+) -> None:
+    class Buggy(Recorder):
+        def on_commit(self, *_: object) -> None:
+            raise ZeroDivisionError
+
+    answers: list[object] = []
+    with pytest.raises(BaseExceptionGroup) as caught:  # noqa: PT012
+        async with running_state(store, decide) as state, trio.open_nursery() as nursery:
+            state.subscribe(Buggy())
+
+            async def ask() -> None:
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + 5):
+                    answers.append(await state.submit(CreateUser(name="anna"), ADMIN))
+
+            nursery.start_soon(ask)
+    assert caught.group_contains(ZeroDivisionError)
+    assert answers == []
+    assert len(store.disk.facts.users) == 1
+
+
+def test_fatal_failure_exits_with_70() -> None:
+    code = "from control.state.state import exit_at_once; exit_at_once(OSError('fsync'))"
+    child = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert child.returncode == 70
+    assert "OSError: fsync" in child.stderr
+
+
 async def test_failed_flush_keeps_what_it_could_not_write(
     store: MemoryStore, autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -405,6 +445,8 @@ async def test_revocation_works_on_full_disk(store: MemoryStore) -> None:
         with pytest.raises(StorageFailed):
             await state.submit(SetSetting(name="churn", value="1"), MACHINE)
         await state.submit(register(1), MACHINE)  # known already: nothing to write
+        logout = msgspec.structs.replace(register(1), expiry=0)
+        assert await state.submit(logout, MACHINE) == LoggedOut()
         await state.submit(RevokeAuthKey(id="k"), ADMIN)
         await state.submit(DeleteNode(node="1"), ADMIN)
         await state.submit(DeleteUser(user="anna"), ADMIN)
@@ -575,22 +617,41 @@ async def test_loaded_record_is_unconfirmed(store: MemoryStore) -> None:
         assert state.volatile[1] == Volatile(online=True, last_seen=NOW, confirmed=False)
 
 
-async def test_flush_goes_behind_the_commits_before_it_and_is_not_starved(
-    store: MemoryStore, mock_clock: trio.testing.MockClock
+class SteppingStore(MemoryStore):
+    """Each append waits for a permit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.permits = threading.Semaphore(0)
+
+    def append(self, batch: Sequence[Commit]) -> int:
+        self.permits.acquire()
+        return super().append(batch)
+
+
+async def test_flush_goes_behind_the_commits_before_it_and_ahead_of_later_ones(
+    mock_clock: trio.testing.MockClock,
 ) -> None:
-    """Commits wait at every moment; the flush comes after those that were there when it fell due, before the rest."""
-    async with running_state(store, decide) as state, trio.open_nursery() as nursery:
+    """So a load without a pause cannot starve it, and it never tells the disk of a node that is not there."""
+    store = SteppingStore()
+    async with running_state(store, decide, inline=False) as state, trio.open_nursery() as nursery:
 
-        async def load(first: int) -> None:
-            for number in range(first, first + 10):
-                await state.submit(register(number), MACHINE)
+        async def durable(seq: int) -> None:
+            while state.durable.seq < seq:
+                await trio.lowlevel.checkpoint()
 
-        for first in (1, 11, 21):
-            nursery.start_soon(load, first)
-        while state.durable.seq < 6:
-            await trio.lowlevel.checkpoint()
+        nursery.start_soon(state.submit, register(1), MACHINE)
+        store.permits.release()
+        await durable(1)
         state.touch(1, home_derp=4)
+        nursery.start_soon(state.submit, register(2), MACHINE)
+        await trio.testing.wait_all_tasks_blocked()  # 2 is with the writer
+        nursery.start_soon(state.submit, register(3), MACHINE)
+        await trio.testing.wait_all_tasks_blocked()
         mock_clock.jump(6)
-        due_at = state._head.seq
-    before = store.journal[: store.journal.index("flush")]
-    assert due_at <= sum(1 for entry in before if entry != "flush") < 30
+        store.permits.release()
+        await durable(2)
+        nursery.start_soon(state.submit, register(4), MACHINE)
+        await trio.testing.wait_all_tasks_blocked()  # 3 is with the writer, and 4 waits
+        store.permits.release(2)
+    assert store.journal == [1, 2, 3, "flush", 4]

@@ -26,6 +26,7 @@ from control.state.commands import (
     DeleteNode,
     DeleteUser,
     ExpireNode,
+    LoggedOut,
     Register,
     Registered,
     RemoveStale,
@@ -74,6 +75,11 @@ def decide(facts: Facts, command: AnyCommand, by: Actor, now: float, pepper: byt
             user = _user(facts, name)
             nodes = facts.nodes_of_user(user.id)
             return Decision((*(_gone(node, now) for node in nodes), UserGone(id=user.id)), user)
+        case Register(expiry=0):
+            known = facts.node_by_key(command.node_key)
+            if known is None:
+                raise NotFound("no such node")
+            return Decision((NodePut(node=replace(known, expires_at=now)),), LoggedOut())
         case Register():
             known = facts.node_by_key(command.node_key)
             if known is not None:
