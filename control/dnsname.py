@@ -7,7 +7,7 @@ A host name is a claim by a stranger. It becomes an LDH label (letters, digits, 
 from __future__ import annotations
 
 import re
-from collections.abc import Container
+from collections.abc import Callable
 
 LABEL_MAX = 63
 FALLBACK = "node"
@@ -26,6 +26,11 @@ def is_label(text: str) -> bool:
     return bool(_LABEL.match(text))
 
 
+def may_name(label: str) -> bool:
+    """Whether a node may be called so. Digits alone are an id to us, and an IPv4 address to many programs."""
+    return is_label(label) and label not in RESERVED and not label.isdigit()
+
+
 def label_from_hostname(hostname: str) -> str:
     """The label for a reported host name: its first part, lower case, LDH only; `node` when nothing is left.
 
@@ -34,20 +39,20 @@ def label_from_hostname(hostname: str) -> str:
     name = hostname[:255].strip().lower().removesuffix(".").removesuffix(".local").removesuffix(".lan")
     name = name.split(".", 1)[0] if _dotted_host(name) else name
     label = _NOT_LDH.sub("-", name.replace("'", "").replace("’", "")).strip("-")[:LABEL_MAX].strip("-")
-    if not label or label in RESERVED:
-        return FALLBACK if not label else f"{FALLBACK}-{label}"[:LABEL_MAX]
-    return label
+    if not label:
+        return FALLBACK
+    return label if may_name(label) else f"{FALLBACK}-{label}"[:LABEL_MAX].rstrip("-")
 
 
-def unique_label(label: str, taken: Container[str]) -> str:
+def unique_label(label: str, taken: Callable[[str], bool]) -> str:
     """`label`, or `label-1`, `label-2`, … : the first that is not taken. Bounded by the number of names taken."""
-    if label not in taken:
+    if not taken(label):
         return label
     number = 1
     while True:
         suffix = f"-{number}"
         candidate = label[: LABEL_MAX - len(suffix)].rstrip("-") + suffix
-        if candidate not in taken:
+        if not taken(candidate):
             return candidate
         number += 1
 

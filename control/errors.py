@@ -4,7 +4,8 @@ ControlError
 ├── ProtocolError        the client broke the rules: its request or connection ends, nothing changed
 │   └── control.noise.NoiseError
 ├── Refused              the rules say no: text for the person who asked, nothing changed
-│   └── NotFound         what was named does not exist (or is not theirs: the same answer)
+│   ├── NotFound         what was named does not exist (or is not theirs: the same answer)
+│   └── WrongKey         an auth key that is none of ours
 └── TryLater             the same request may work in a moment
     ├── Busy             too much is waiting for the disk
     ├── Unavailable      starting or shutting down
@@ -35,6 +36,10 @@ class Refused(ControlError):
 
 class NotFound(Refused):
     """Nothing by that name for this asker."""
+
+
+class WrongKey(Refused):
+    """An auth key that we never made, or no longer know: perhaps somebody guesses."""
 
 
 class TryLater(ControlError):

@@ -20,6 +20,12 @@ EXIT_ROUTES = ("0.0.0.0/0", "::/0")
 RESERVED = tuple(
     ipaddress.IPv4Network(text) for text in ("100.100.0.0/24", "100.100.100.0/24", "100.115.92.0/23")
 )
+_NO_DESTINATION = (
+    ipaddress.ip_network("0.0.0.0/8"),  # "this network"
+    ipaddress.ip_network("255.255.255.255/32"),
+    ipaddress.ip_network("::/128"),
+    ipaddress.ip_network("::ffff:0:0/96"),  # IPv4 in disguise: it would pass by the rules for IPv4
+)
 _QUAD100_V6 = 0x53  # fd7a:115c:a1e0::53
 _SIZE = CGNAT.num_addresses - 2  # neither the network's nor the broadcast address
 
@@ -59,9 +65,16 @@ def why_not_routable(prefix: IPNetwork) -> str | None:
     tailnet: IPNetwork = CGNAT if isinstance(prefix, ipaddress.IPv4Network) else ULA
     if prefix.overlaps(tailnet):
         return f"{prefix} overlaps the tailnet's own range {tailnet}"
-    if prefix.is_loopback or prefix.is_link_local or prefix.is_multicast:
+    if prefix.is_loopback or prefix.is_link_local or prefix.is_multicast or _no_destination(prefix):
         return f"{prefix} never leaves its own link"
     return None
+
+
+def _no_destination(prefix: IPNetwork) -> bool:
+    return any(
+        prefix.version == network.version and prefix.subnet_of(network)  # type: ignore[arg-type]  # one version
+        for network in _NO_DESTINATION
+    )
 
 
 def routable(texts: list[str] | tuple[str, ...]) -> tuple[str, ...]:

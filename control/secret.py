@@ -81,7 +81,9 @@ def parse(prefix: str, text: str) -> Claimed | None:
     head, _, rest = text.strip().partition(f"{prefix}-")
     ident, _, tail = rest.partition("-")
     body, check = tail[:SECRET_LEN], tail[SECRET_LEN:]
-    if head or len(ident) != ID_LEN or len(body) != SECRET_LEN or not (ident + tail).isascii():
+    if head or len(ident) != ID_LEN or len(body) != SECRET_LEN:
+        return None
+    if not (ident + tail).isascii() or not (ident + tail).isalnum():
         return None
     if check != _check(prefix, ident, body):
         return None

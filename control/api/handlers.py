@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import unquote
 
 from msgspec.structs import replace
@@ -35,9 +35,11 @@ from control.state import commands as ask
 from control.state.commands import Actor, Registered
 from control.state.lookup import find_node
 from control.state.state import State
+from control.state.volatile import Volatile
 from control.tailcfg.hostinfo import parse_hostinfo
 
-T = TypeVar("T", bound=bodies.Body)
+B = TypeVar("B", bound=bodies.Body)
+R = TypeVar("R", User, AuthKey, Node, Registered)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +51,8 @@ class Call:
     body: bytes
     by: Actor
 
-    def typed(self, kind: type[T]) -> T:
-        value = bodies.parse(self.body, kind)
-        assert isinstance(value, kind)
-        return value
+    def typed(self, kind: type[B]) -> B:
+        return bodies.parse(self.body, kind)
 
 
 Handler = Callable[["Api", Call], Awaitable[Json | list[Json]]]
@@ -99,9 +99,8 @@ class Api:
     def node_json(self, node: Node) -> Json:
         state = self.state
         online = self.presence.has_stream(node.id)
-        return node_shape(
-            node, state.durable, state.volatile[node.id], self.world.primaries, online=online, now=self.wall()
-        )
+        volatile = state.volatile.get(node.id, Volatile())  # none when it is gone again
+        return node_shape(node, state.durable, volatile, self.world.primaries, online=online, now=self.wall())
 
     # users
 
@@ -196,6 +195,8 @@ class Api:
     async def approve_login(self, call: Call) -> Json:
         """Let a waiting machine in as the named user's; the result goes only to the machine that began it."""
         pending, user = self._login(call), call.typed(bodies.Approval).user
+        if pending.approved:
+            raise Refused("that login was approved already", "`appliance nodes list` shows the node")
         result = await self.state.submit(replace(pending.command, approved_by=user), call.by)
         node = _as(Registered, result).node
         known = self.state.volatile.get(node.id)
@@ -267,7 +268,7 @@ def _find(method: str, path: str) -> tuple[Handler | None, dict[str, str] | None
     return None, others
 
 
-def _as(kind: type[Any], value: object) -> Any:
+def _as(kind: type[R], value: object) -> R:
     """The result that this command gives."""
     assert isinstance(value, kind), f"expected {kind.__name__}, got {type(value).__name__}"
     return value

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import msgspec
 
 from control.errors import ProtocolError
@@ -45,11 +47,10 @@ class Routes(Body, frozen=True):
     routes: list[str]
 
 
-class Nothing(Body, frozen=True):
-    """A call without a body."""
+B = TypeVar("B", bound=Body)
 
 
-def parse(body: bytes, kind: type[Body]) -> Body:
+def parse(body: bytes, kind: type[B]) -> B:
     """Raises ProtocolError for what is not such a body."""
     try:
         return msgspec.json.decode(body or b"{}", type=kind)

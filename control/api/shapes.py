@@ -87,7 +87,7 @@ def login_shape(pending: PendingLogin, now: float) -> Json:
         "id": pending.id,
         "hostname": pending.command.hostname,
         "os": pending.os,
-        "source": pending.source,
+        "source": pending.remote,
         "machine_key": pending.command.machine_key.short,
         "age_s": round(now - pending.began_at),
         "approved": pending.approved,

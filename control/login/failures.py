@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-from control.limits import Budget, Rate
-
-FAILED_KEYS = Rate(burst=10, per_second=10 / 60)
+BURST = 10
+EVERY_S = 6.0  # and then ten a minute
 SOURCES_MAX = 4096  # more than this at once is an attack from everywhere; the oldest are forgotten
 
 
 class FailedKeys:
-    """One budget per source, from its first failure on. `now` is the monotonic clock."""
+    """For each source, when all of its failures are forgiven: each counts for `EVERY_S`. `now` is the monotonic clock."""
 
     def __init__(self) -> None:
-        self._budgets: dict[str, Budget] = {}
-        self._blocked: dict[str, float] = {}
+        self._forgiven_at: dict[str, float] = {}
 
     def blocked(self, source: str, now: float) -> bool:
         """Whether this source has used up its failures."""
-        until = self._blocked.get(source)
-        if until is None:
-            return False
-        if until <= now:
-            del self._blocked[source]
-            return False
-        return True
+        return self._forgiven_at.get(source, now) - now > (BURST - 1) * EVERY_S
 
     def failed(self, source: str, now: float) -> None:
         """One more wrong key."""
-        if source not in self._budgets and len(self._budgets) >= SOURCES_MAX:
-            forgotten = next(iter(self._budgets))
-            del self._budgets[forgotten]
-            self._blocked.pop(forgotten, None)
-        budget = self._budgets.setdefault(source, Budget(FAILED_KEYS, now))
-        if not budget.spend(1, now):
-            self._blocked[source] = now + 1 / FAILED_KEYS.per_second
+        before = self._forgiven_at.pop(source, now)
+        if len(self._forgiven_at) >= SOURCES_MAX:
+            del self._forgiven_at[next(iter(self._forgiven_at))]
+        self._forgiven_at[source] = max(before, now) + EVERY_S

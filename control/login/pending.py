@@ -20,6 +20,7 @@ import trio
 
 from control.errors import Refused
 from control.keys import MachinePublic
+from control.prefixes import source_of
 from control.state.commands import Register
 
 PENDING_MAX = 1024
@@ -32,13 +33,14 @@ ID = re.compile(r"[a-z2-7]{26}\Z")  # 128 bits in base32: short enough for a QR 
 
 @dataclass(slots=True, eq=False)
 class PendingLogin:
-    """One login. `answered` is set once `approved` or `refusal` is known."""
+    """One login. `answered` is set once it is approved, or over."""
 
     id: str
     command: Register  # what to do when a person says yes
     hostinfo_raw: bytes
     os: str
     version: int
+    remote: str  # the address that it came from
     source: str
     began_at: float
     ends_at: float
@@ -57,27 +59,23 @@ class PendingLogins:
         return len(self._by_id)
 
     def open(
-        self, command: Register, *, hostinfo_raw: bytes, os: str, version: int, source: str, now: float
+        self, command: Register, *, hostinfo_raw: bytes, os: str, version: int, remote: str, now: float
     ) -> PendingLogin:
         """The machine's pending login: the one it has, if it asks with the same node key, else a new one.
 
         Raises Refused when the room is full.
         """
         old = self._by_machine.get(command.machine_key)
-        if (
-            old is not None
-            and old.command.node_key == command.node_key
-            and now < old.ends_at
-            and not old.approved
-        ):
-            old.command = command
-            return old
         if old is not None:
+            if old.command.node_key == command.node_key and now < old.ends_at and not old.approved:
+                old.command, old.hostinfo_raw, old.os, old.version = command, hostinfo_raw, os, version
+                return old
             self._drop(old)
         self.sweep(now)
+        source = source_of(remote)
         self._make_room(source)
         ident = base64.b32encode(secrets.token_bytes(16)).decode().rstrip("=").lower()
-        pending = PendingLogin(ident, command, hostinfo_raw, os, version, source, now, now + WAIT_S)
+        pending = PendingLogin(ident, command, hostinfo_raw, os, version, remote, source, now, now + WAIT_S)
         self._by_id[ident] = self._by_machine[command.machine_key] = pending
         return pending
 

@@ -13,7 +13,7 @@ A stream is never ended for a reason that still holds at the next request: the c
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Container
+from collections.abc import Awaitable, Callable, Container
 from dataclasses import dataclass
 
 from control import capver
@@ -22,7 +22,7 @@ from control.limits import MAP_OPENS, MAP_UPDATES
 from control.machine.http2 import Reply, Request
 from control.machine.identity import node_for, tombstone_for
 from control.machine.presence import Presence
-from control.machine.reports import Fields, stream_fields, update_fields
+from control.machine.reports import stream_fields, update_fields
 from control.machine.session import Machine
 from control.mapper.fanout import Fanout
 from control.model import Node, Tombstone
@@ -63,7 +63,7 @@ class MapPolls:
                 400, f"this client is too old; {capver.MINIMUM_RELEASE} or newer is needed".encode()
             )
             return
-        if not machine.budget(MAP_OPENS if wanted.stream else MAP_UPDATES):
+        if not machine.budget(MAP_UPDATES if wanted.omit_peers else MAP_OPENS):  # updates are the cheap ones
             await reply.respond(429, b"too many map requests", RETRY_AFTER)
             return
         node = node_for(self.state.durable, machine.key, wanted.node_key)
@@ -91,10 +91,10 @@ class MapPolls:
             await self._once(node, wanted, reply)
 
     async def _update(self, machine: Machine, node: Node, wanted: MapRequest, hostinfo: Hostinfo) -> None:
-        """A lite update. What is durable of it is on disk before it is acknowledged."""
+        """A lite update. What is durable of it is on disk before it is acknowledged; the rest counts even if the disk is full."""
         known = self.state.volatile[node.id]
+        self.state.touch(node.id, **update_fields(known, wanted, hostinfo, self.regions))
         await self._keep(machine, node, hostinfo)
-        self._touch(node.id, update_fields(known, wanted, hostinfo, self.regions))
         await self._announce(machine, node.id, known)
 
     async def _keep(self, machine: Machine, node: Node, hostinfo: Hostinfo) -> None:
@@ -102,10 +102,6 @@ class MapPolls:
         if (hostinfo.hostname, advertised) != (node.hostname, node.advertised):
             report = ReportHostinfo(node_id=node.id, hostname=hostinfo.hostname, advertised=advertised)
             await self.state.submit(report, machine.actor)
-
-    def _touch(self, node_id: int, fields: Fields) -> None:
-        if node_id in self.state.volatile:
-            self.state.touch(node_id, **fields)
 
     async def _announce(self, machine: Machine, node_id: int, known: Volatile) -> None:
         """Others learn of a node together with its home relay, or their first packets to it are lost (tried.md)."""
@@ -117,10 +113,11 @@ class MapPolls:
         self, machine: Machine, node: Node, wanted: MapRequest, hostinfo: Hostinfo, reply: Reply
     ) -> None:
         known = self.state.volatile[node.id]
-        if not known.confirmed and not wanted.read_only:
-            await self._keep(machine, node, hostinfo)
         if not wanted.read_only:
-            self._touch(node.id, {**stream_fields(known, wanted, hostinfo, self.regions), "confirmed": True})
+            first = not known.confirmed
+            self.state.touch(node.id, **stream_fields(known, wanted, hostinfo, self.regions))
+            if first:
+                await self._if_possible(self._keep(machine, node, hostinfo))
         began = machine.monotonic()
         stream = self.fanout.open(node.id, zstd=wanted.compress == "zstd", capver=wanted.version)
         self.presence.connected(node.id)
@@ -129,7 +126,7 @@ class MapPolls:
         try:
             if not node.announced:
                 self.announce_later(node.id)
-                await self._announce(machine, node.id, known)
+                await self._if_possible(self._announce(machine, node.id, known))
             await reply.start(200)
             while (data := await stream.next(reply.wait_writable)) is not None:
                 await reply.send(data)
@@ -143,6 +140,13 @@ class MapPolls:
                 "map: closed node=%s name=%s seconds=%.0f bytes=%d", node.id, node.name, seconds, sent
             )
 
+    async def _if_possible(self, commit: Awaitable[None]) -> None:
+        """A stream is served although the disk takes nothing (state.md A.11); what it had to say is said again."""
+        try:
+            await commit
+        except TryLater as exc:
+            logger.info("map: a report was not kept: %s", exc.reason)
+
     async def _once(self, node: Node, wanted: MapRequest, reply: Reply) -> None:
         await reply.respond(
             200, self.fanout.full_map(node.id, zstd=wanted.compress == "zstd", capver=wanted.version)
@@ -154,7 +158,8 @@ class MapPolls:
             logger.info("map: unknown node machine=%s remote=%s", machine.key.short, machine.remote)
             await reply.respond(404, b"node not found")
             return
-        await self._hold_deleted(stone, wanted, reply)
+        with machine.hold():
+            await self._hold_deleted(stone, wanted, reply)
 
     async def _hold_deleted(self, stone: Tombstone, wanted: MapRequest, reply: Reply) -> None:
         """Tell a deleted node's client that its login has ended, and keep the stream: it asks a person, not us again."""

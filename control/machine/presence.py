@@ -39,10 +39,6 @@ class Presence:
         self._streams.pop(node_id, None)
         self._leaving[node_id] = now + GRACE_S
 
-    def forget(self, node_id: int) -> None:
-        """The node was deleted."""
-        self._leaving.pop(node_id, None)
-
     def tick(self, now: float) -> None:
         """Nodes whose grace is over are offline."""
         for node_id in [node_id for node_id, until in self._leaving.items() if until <= now]:

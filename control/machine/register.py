@@ -10,12 +10,13 @@ from collections.abc import Container
 from dataclasses import dataclass
 
 from control import capver, secret
-from control.errors import Refused, TryLater
+from control.errors import Refused, TryLater, WrongKey
 from control.keys import NodePublic
 from control.limits import REGISTRATIONS
 from control.login.failures import FailedKeys
 from control.login.pending import PendingLogins
 from control.machine.http2 import Reply, Request
+from control.machine.identity import node_for
 from control.machine.reports import hostinfo_fields
 from control.machine.session import Machine
 from control.model import TAGGED_USER_ID, TAGGED_USER_NAME, Node, User
@@ -108,16 +109,16 @@ class Registration:
         )
 
     async def _submit(self, machine: Machine, command: Register) -> object:
-        """Decide and commit. Failed keys are counted per source, so that guessing is slow."""
+        """Decide and commit. Wrong keys are counted per source, so that guessing is slow; a node's own restart is no guess."""
         with_key = command.auth_key is not None or command.bad_auth_key
         source = source_of(machine.remote)
-        if with_key and self.failures.blocked(source, machine.monotonic()):
+        known = node_for(self.state.durable, machine.key, command.node_key) is not None
+        if with_key and not known and self.failures.blocked(source, machine.monotonic()):
             raise Refused("too many wrong auth keys from your network; wait a minute")
         try:
             return await self.state.submit(command, machine.actor)
-        except Refused:
-            if with_key:
-                self.failures.failed(source, machine.monotonic())
+        except WrongKey:
+            self.failures.failed(source, machine.monotonic())
             raise
 
     async def _follow(self, machine: Machine, followup: str, command: Register) -> object | None:
@@ -137,7 +138,7 @@ class Registration:
             hostinfo_raw=bytes(wanted.hostinfo),
             os=hostinfo.os,
             version=wanted.version,
-            source=source_of(machine.remote),
+            remote=machine.remote,
             now=machine.wall(),
         )
         logger.info(

@@ -7,6 +7,7 @@ older than the update beside it (control.md §7.1).
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Container
 from typing import TypedDict
 
@@ -16,6 +17,9 @@ from control.tailcfg.hostinfo import Hostinfo, merge_raw, parse_hostinfo
 from control.tailcfg.map import MapRequest
 
 ENDPOINTS_MAX = 64  # docker bridges and temporary addresses make 10 to 30
+
+_PORT = re.compile(r"[0-9]{1,5}\Z")
+_BROADCAST = ipaddress.IPv4Address("255.255.255.255")
 
 
 class Fields(TypedDict, total=False):
@@ -83,20 +87,23 @@ def usable_endpoints(texts: list[str]) -> tuple[str, ...]:
     for text in texts:
         if len(kept) == ENDPOINTS_MAX:
             break
-        if _usable(text):
-            kept[text] = None
+        if (endpoint := _usable(text)) is not None:
+            kept[endpoint] = None
     return tuple(kept)
 
 
-def _usable(text: str) -> bool:
+def _usable(text: str) -> str | None:
+    """The endpoint as we write it. One that a client cannot parse would cost each peer its whole map message."""
     host, _, port = text.rpartition(":")
-    if not port.isascii() or not port.isdigit() or not 0 < int(port[:6]) < 65536 or "%" in host:
-        return False
     bracketed = host.startswith("[") and host.endswith("]")
     try:
         ip = ipaddress.ip_address(host[1:-1] if bracketed else host)
     except ValueError:
-        return False
-    if (ip.version == 6) != bracketed:
-        return False
-    return not (ip.is_loopback or ip.is_unspecified or ip.is_multicast or ip.is_link_local)
+        return None
+    if (ip.version == 6) != bracketed or not _PORT.match(port) or not 0 < int(port) < 65536 or "%" in host:
+        return None
+    if isinstance(ip, ipaddress.IPv6Address):
+        ip = ip.ipv4_mapped or ip
+    if ip.is_loopback or ip.is_unspecified or ip.is_multicast or ip.is_link_local or ip == _BROADCAST:
+        return None
+    return f"[{ip}]:{int(port)}" if ip.version == 6 else f"{ip}:{int(port)}"

@@ -23,4 +23,4 @@ def renamed_by_host(facts: Facts, node: Node, hostname: str) -> dict[str, object
 
 def label_fields(facts: Facts, node: Node, label: str) -> dict[str, object]:
     """The name for this label: itself, or with a suffix when another node has it."""
-    return {"name": label if node.name == label else dnsname.unique_label(label, facts.by_name)}
+    return {"name": dnsname.unique_label(label, lambda name: facts.by_name.get(name, node.id) != node.id)}

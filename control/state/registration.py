@@ -10,7 +10,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from control import dnsname
-from control.errors import Refused
+from control.errors import Refused, WrongKey
 from control.model import AuthKey, Node, User
 from control.prefixes import allocate
 from control.secret import AUTH_KEY, matches
@@ -43,15 +43,15 @@ def decide_register(facts: Facts, command: Register, now: float, pepper: bytes) 
     stone = facts.tombstones.get(command.node_key)
     if stone is not None and stone.machine_key != command.machine_key:
         raise Refused("this node key belonged to a different machine key")
-    # A logout comes first: it may carry a key that must not log the node in again.
+    if command.approved_by is not None:
+        user = find_user(facts, command.approved_by)
+        _refuse_tags(command.request_tags)
+        return _admit(facts, command, now, owner=user)
+    # A logout comes before the key: it may carry one that must not log the node in again.
     if command.expiry is not None and command.expiry <= now:
         return _log_out(node, now)
     if command.auth_key is not None or command.bad_auth_key:
         return _with_auth_key(facts, command, node, now, pepper)
-    if command.approved_by is not None:
-        user = find_user(facts, command.approved_by)
-        _refuse_tags(command.request_tags)
-        return _admit(facts, command, now, owner=user, tags=(), ephemeral=command.ephemeral)
     if node is None:
         _refuse_tags(command.request_tags)  # said before a person is asked, not after
         return Decision((), NeedsLogin())
@@ -91,16 +91,13 @@ def _known(facts: Facts, command: Register, node: Node, now: float) -> Decision:
 
 def _with_auth_key(facts: Facts, command: Register, node: Node | None, now: float, pepper: bytes) -> Decision:
     key = _presented(facts, command, pepper)
-    current = node is not None and not node.expired(now)
     # A container restarts with the key of its first day in its environment: the node's own key is proof enough.
-    if (
-        node is not None
-        and current
-        and (key is None or key.id == node.auth_key_id or _owner(key) == (node.user_id, node.tags))
-    ):
-        return _known(facts, command, node, now)
+    if node is not None and not node.expired(now):
+        same = key is None or key.id == node.auth_key_id or _owner(key) == (node.user_id, node.tags)
+        if same:
+            return _known(facts, command, node, now)
     if key is None:
-        raise Refused(INVALID_KEY, "create one with `appliance keys create`")
+        raise WrongKey(INVALID_KEY, "create one with `appliance keys create`")
     if key.revoked_at is not None:
         raise Refused("this auth key was revoked")
     if key.expires_at <= now:
@@ -113,23 +110,11 @@ def _with_auth_key(facts: Facts, command: Register, node: Node | None, now: floa
         )
     user = None if key.tags else facts.users.get(key.user_id or 0)
     if user is None and not key.tags:
-        raise Refused(INVALID_KEY)
-    if node is not None and current and not key.tags and node.user_id is not None:
-        return Decision(
-            (), NeedsNewKey()
-        )  # another person's login on this machine is another node, with its own key
-    _limit_key(facts, key)
-    spent = AuthKeyPut(auth_key=replace(key, used_at=now))
-    return _admit(
-        facts,
-        command,
-        now,
-        owner=user,
-        tags=key.tags,
-        ephemeral=key.ephemeral or command.ephemeral,
-        key_id=key.id,
-        also=(spent,),
-    )
+        raise WrongKey(INVALID_KEY)
+    if node is not None and user is not None and node.user_id not in (None, user.id):
+        # Another person's login on this machine is another node, with a key of its own. The auth key is not spent yet.
+        return Decision((), NeedsNewKey())
+    return _admit(facts, command, now, owner=user, key=key)
 
 
 def _presented(facts: Facts, command: Register, pepper: bytes) -> AuthKey | None:
@@ -147,78 +132,68 @@ def _owner(key: AuthKey) -> tuple[int | None, tuple[str, ...]]:
 
 
 def _admit(
-    facts: Facts,
-    command: Register,
-    now: float,
-    *,
-    owner: User | None,
-    tags: tuple[str, ...],
-    ephemeral: bool,
-    key_id: str = "",
-    also: tuple[AnyChange, ...] = (),
+    facts: Facts, command: Register, now: float, *, owner: User | None, key: AuthKey | None = None
 ) -> Decision:
-    """Create the machine's node for this owner, or give the one it has its new key."""
-    owner_id = owner.id if owner else None
-    old = _existing(facts, command, owner_id)
-    expires_at = _expiry(facts, command, now) if owner else None
+    """Create the machine's node for this owner, or give the one it has its new key; a one-off auth key is spent by it."""
+    old = _existing(facts, command, owner)
     if old is None:
-        _limit_nodes(facts, owner, ephemeral, by_login=not key_id)
-        ident = facts.last_id[NODES] + 1
-        try:
-            ipv4, ipv6 = allocate(ident, facts.by_address)
-        except LookupError as exc:
-            raise Refused(str(exc)) from exc
-        node = Node(
-            id=ident,
-            machine_key=command.machine_key,
-            node_key=command.node_key,
-            name=dnsname.unique_label(dnsname.label_from_hostname(command.hostname), facts.by_name),
-            hostname=command.hostname,
-            ipv4=ipv4,
-            ipv6=ipv6,
-            created_at=now,
-            user_id=owner_id,
-            nl_key=command.nl_key,
-            tags=tags,
-            expires_at=expires_at,
-            ephemeral=ephemeral,
-            advertised=command.advertised or (),
-            auth_key_id=key_id,
-        )
-        return Decision((*also, NodePut(node=node)), Registered(node, owner))
+        _limit_nodes(facts, command, owner, key)
+        old = _new(facts, command, now)
     new = replace(
         old,
         node_key=command.node_key,
-        user_id=owner_id,
         nl_key=command.nl_key or old.nl_key,
-        tags=tags,
-        expires_at=expires_at,
-        ephemeral=ephemeral,
-        auth_key_id=key_id or old.auth_key_id,
+        user_id=owner.id if owner else None,
+        tags=key.tags if key else (),
+        expires_at=_expiry(facts, command, now) if owner else None,
+        ephemeral=command.ephemeral or (key is not None and key.ephemeral),
+        auth_key_id=key.id if key else old.auth_key_id,
+        advertised=old.advertised if command.advertised is None else command.advertised,
         **renamed_by_host(facts, old, command.hostname),
     )
-    if command.advertised is not None:
-        new = replace(new, advertised=command.advertised)
-    return Decision((*also, NodePut(node=new)), Registered(new, owner))
+    changes: list[AnyChange] = [NodePut(node=new)]
+    if key is not None:
+        changes.append(AuthKeyPut(auth_key=replace(key, used_at=now)))
+    return Decision(tuple(changes), Registered(new, owner))
 
 
-def _existing(facts: Facts, command: Register, owner_id: int | None) -> Node | None:
+def _existing(facts: Facts, command: Register, owner: User | None) -> Node | None:
     """The node of this machine that this login is for.
 
-    The same owner's; else, when it becomes tagged or comes back from being tagged, the machine's own node: a device is
-    one node, and only another *person's* login makes a second (never a take-over of somebody else's).
+    The one with this node key; else the same owner's; else, when it becomes tagged or comes back from being tagged, the
+    machine's own: a device is one node, and only another *person's* login makes a second (never a take-over of
+    somebody else's).
     """
+    owner_id = owner.id if owner else None
     nodes = facts.nodes_of_machine(command.machine_key)
-    by_key = next((node for node in nodes if node.node_key == command.node_key), None)
     for node in nodes:
-        if node.user_id == owner_id:
-            return node if by_key is None else by_key if by_key.user_id == owner_id else node
-    for node in nodes:
-        if node.user_id is None or owner_id is None:
+        if node.node_key == command.node_key:
+            if node.user_id != owner_id and None not in (node.user_id, owner_id):
+                raise Refused("this node key belongs to another user's node")
             return node
-    if by_key is not None:
-        raise Refused("this node key belongs to another user's node")
-    return None
+    same = (node for node in nodes if node.user_id == owner_id)
+    tagged = (node for node in nodes if None in (node.user_id, owner_id))
+    return next(same, None) or next(tagged, None)
+
+
+def _new(facts: Facts, command: Register, now: float) -> Node:
+    """A node with an address and a name; whose it is, is decided by the caller."""
+    ident = facts.last_id[NODES] + 1
+    try:
+        ipv4, ipv6 = allocate(ident, facts.by_address)
+    except LookupError as exc:
+        raise Refused(str(exc)) from exc
+    label = dnsname.label_from_hostname(command.hostname)
+    return Node(
+        id=ident,
+        machine_key=command.machine_key,
+        node_key=command.node_key,
+        name=dnsname.unique_label(label, facts.by_name.__contains__),
+        hostname=command.hostname,
+        ipv4=ipv4,
+        ipv6=ipv6,
+        created_at=now,
+    )
 
 
 def _expiry(facts: Facts, command: Register, now: float) -> float:
@@ -238,20 +213,17 @@ def _refuse_tags(tags: tuple[str, ...]) -> None:
         )
 
 
-def _limit_nodes(facts: Facts, owner: User | None, ephemeral: bool, *, by_login: bool) -> None:
+def _limit_nodes(facts: Facts, command: Register, owner: User | None, key: AuthKey | None) -> None:
+    """Whether there may be one node more."""
     if len(facts.nodes) >= NODES_MAX:
         raise Refused(f"this server has {NODES_MAX} nodes, the most it takes")
-    if by_login and owner is not None and len(facts.by_user.get(owner.id, ())) >= NODES_PER_USER:
+    if key is None and owner is not None and len(facts.by_user.get(owner.id, ())) >= NODES_PER_USER:
         raise Refused(f"{owner.name} has {NODES_PER_USER} nodes already, the most for one user")
+    ephemeral = command.ephemeral or (key is not None and key.ephemeral)
     if ephemeral and sum(node.ephemeral for node in facts.nodes.values()) >= EPHEMERAL_MAX:
         raise Refused(f"there are {EPHEMERAL_MAX} ephemeral nodes, the most this server takes")
-
-
-def _limit_key(facts: Facts, key: AuthKey) -> None:
-    if not key.reusable:
+    # Counting costs a pass over all nodes; most of the time there cannot be so many.
+    if key is None or len(facts.nodes) < NODES_PER_KEY:
         return
-    owner_id, _ = _owner(key)
-    if len(facts.by_user.get(owner_id, ())) < NODES_PER_KEY:
-        return  # cannot be over the limit: no need to count
     if sum(node.auth_key_id == key.id for node in facts.nodes.values()) >= NODES_PER_KEY:
         raise Refused(f"{NODES_PER_KEY} nodes live by this auth key, the most for one key")

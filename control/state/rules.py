@@ -7,7 +7,6 @@ own module, `registration.py`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from functools import singledispatch
 
 from msgspec.structs import replace
@@ -32,11 +31,13 @@ from control.state.commands import Actor, AnyCommand, Decision
 from control.state.facts import USERS, Facts
 from control.state.lookup import find_node, find_user
 from control.state.naming import label_fields, renamed_by_host
-from control.state.registration import decide_register
+from control.state.registration import NODE_EXPIRY_SETTING, decide_register
 
 DAY = 86400.0
 KEY_EXPIRY_MAX = 90 * DAY  # a key that lives longer is forgotten about
+EXTENSION_MAX = 3650 * DAY  # of a login; what is meant to be longer is meant to be `never`
 KEPT = 30 * DAY  # spent and revoked keys, and tombstones: for the audit and against replay
+TOMBSTONES_MAX = 50_000  # ephemeral nodes leave one each; the oldest go first
 USERS_MAX = 10_000
 KEYS_MAX = 10_000
 
@@ -47,15 +48,17 @@ _TAG = re.compile(r"tag:[a-z][a-z0-9-]{0,49}\Z", re.IGNORECASE)
 
 def decide(facts: Facts, command: AnyCommand, by: Actor, now: float, pepper: bytes) -> Decision:
     """What the command comes to. Raises Refused; changes nothing itself."""
+    _authorise(command, by)
     if isinstance(command, ask.Register):
         return decide_register(facts, command, now, pepper)
-    _authorise(command, by)
     return _decide(command, facts, now)
 
 
 def _authorise(command: AnyCommand, by: Actor) -> None:
     """A machine reports about itself (its handler names the node that its key proves); people administer."""
-    if by.kind == "machine" and not isinstance(command, ask.ReportHostinfo | ask.AnnounceNode):
+    if by.kind != "machine" or isinstance(command, ask.ReportHostinfo | ask.AnnounceNode):
+        return
+    if not isinstance(command, ask.Register) or command.approved_by is not None:
         raise Refused("a device may not do that")
 
 
@@ -181,10 +184,10 @@ def _(command: ask.RenameNode, facts: Facts, now: float) -> Decision:
         return _changed(
             node, replace(freed, **label_fields(facts, freed, dnsname.label_from_hostname(node.hostname)))
         )
-    if not dnsname.is_label(command.name) or command.name in dnsname.RESERVED:
+    if not dnsname.may_name(command.name):
         raise Refused(
             f"{command.name[:80]!r} cannot be a node's name",
-            "use 1 to 63 of a-z, 0-9 and hyphens, not beginning or ending with a hyphen",
+            "use 1 to 63 of a-z, 0-9 and hyphens, with a letter, not beginning or ending with a hyphen",
         )
     holder = facts.by_name.get(command.name)
     if holder not in (None, node.id):
@@ -212,8 +215,11 @@ def _(command: ask.ExpireNode, facts: Facts, now: float) -> Decision:
 @_decide.register
 def _(command: ask.ExtendNode, facts: Facts, now: float) -> Decision:
     node = find_node(facts, command.node)
-    if command.expiry_s is not None and command.expiry_s < 60:
-        raise Refused("an extension is at least a minute", "choose an --expiry such as 90d, or never")
+    if command.expiry_s is not None and not 60 <= command.expiry_s <= EXTENSION_MAX:
+        raise Refused(
+            "an extension is at least a minute and at most ten years",
+            "choose an --expiry such as 90d, or never",
+        )
     until = None if command.expiry_s is None else now + command.expiry_s
     return _changed(node, replace(node, expires_at=until))
 
@@ -251,16 +257,22 @@ def _(command: ask.RemoveStale, facts: Facts, now: float) -> Decision:
     nodes = (facts.nodes.get(ident) for ident in command.node_ids)
     changes: list[AnyChange] = [_gone(node, now) for node in nodes if node is not None and node.ephemeral]
     changes += [AuthKeyGone(id=key.id) for key in facts.auth_keys.values() if _finished(key) < now - KEPT]
+    stones = sorted(facts.tombstones.values(), key=lambda stone: stone.deleted_at)
+    excess = len(stones) - TOMBSTONES_MAX
     changes += [
         TombstoneGone(node_key=stone.node_key)
-        for stone in facts.tombstones.values()
-        if stone.deleted_at < now - KEPT
+        for number, stone in enumerate(stones)
+        if number < excess or stone.deleted_at < now - KEPT
     ]
     return Decision(tuple(changes))
 
 
 @_decide.register
 def _(command: ask.SetSetting, facts: Facts, now: float) -> Decision:
+    if command.name != NODE_EXPIRY_SETTING:
+        raise NotFound(f"there is no setting {command.name[:60]!r}")
+    if not re.fullmatch(r"[0-9]{2,9}", command.value) or not 60 <= int(command.value) <= EXTENSION_MAX:
+        raise Refused("a login lasts between a minute and ten years", "give its seconds")
     if facts.settings.get(command.name) == command.value:
         return Decision(())
     return Decision((SettingPut(name=command.name, value=command.value),))
@@ -323,6 +335,3 @@ def _route_list(texts: tuple[str, ...]) -> list[str]:
 
 def _line(text: str) -> str:
     return "".join(char for char in text if char.isprintable())[:100].strip()
-
-
-Rule = Callable[[Facts, AnyCommand, Actor, float, bytes], Decision]

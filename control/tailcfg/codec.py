@@ -8,13 +8,18 @@
 from __future__ import annotations
 
 import datetime
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
 from control.keys import KeyFormatError, PublicKey
 
 T = TypeVar("T")
+
+# Goes to peers as Node.Cap: a number that Go's int cannot hold would end their map streams.
+CapabilityVersion = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
+
+LATEST = 253402300799.0  # 9999-12-31T23:59:59Z: RFC 3339 has no later time
 
 # Words that Go writes in capitals.
 _ACRONYMS = {
@@ -64,13 +69,11 @@ def rfc3339(seconds: float) -> str:
 
 
 def seconds_of(when: datetime.datetime | None) -> float | None:
-    """Seconds since 1970; None for no time, Go's zero time (year 1) and what the platform cannot express."""
+    """Seconds since 1970, at most LATEST; None for no time, which for Go is one in the year 1."""
     if when is None or when.year <= 1:
         return None
-    try:
-        return (when if when.tzinfo else when.replace(tzinfo=datetime.UTC)).timestamp()
-    except (OverflowError, ValueError):
-        return None
+    aware = when if when.tzinfo else when.replace(tzinfo=datetime.UTC)
+    return min(aware.timestamp(), LATEST)  # an offset can carry the last day of 9999 over its end
 
 
 def _from_text(kind: type, value: Any) -> Any:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import msgspec
 
 from control.keys import DiscoPublic, NodePublic
-from control.tailcfg.codec import Wire
+from control.tailcfg.codec import CapabilityVersion, Wire
 
 
 class MapRequest(Wire, frozen=True):
-    version: int = 0
+    version: CapabilityVersion = 0
     compress: str = ""  # "zstd", else plain JSON in the same framing
     keep_alive: bool = False
     node_key: NodePublic | None = None

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import field
 
 from control.keys import NLPublic, NodePublic
-from control.tailcfg.codec import Sent, Wire
+from control.tailcfg.codec import CapabilityVersion, Sent, Wire
 
 
 class Auth(Wire, frozen=True):
@@ -16,7 +16,7 @@ class Auth(Wire, frozen=True):
 
 
 class RegisterRequest(Wire, frozen=True):
-    version: int = 0
+    version: CapabilityVersion = 0
     node_key: NodePublic | None = None
     old_node_key: NodePublic | None = None
     nl_key: NLPublic | None = None
