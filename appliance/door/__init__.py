@@ -16,6 +16,7 @@ exception ever leaves a connection. In the order of a connection's life:
     websocket.py    a WebSocket as a byte stream, for clients that live in browsers
     asgi.py         pages: one exchange at a time through Hypercorn, the only file that knows its inside
     service.py      Door: what main.py builds and runs
+    seldom.py       warnings that strangers can cause, once a minute
     limits.py       numbers, with their reasons
 
 Relay and node connections leave by the take-over in `connection.py` and never touch ASGI.

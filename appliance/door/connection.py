@@ -28,6 +28,7 @@ from appliance.door.names import NameTable, Owner
 from appliance.door.preauth import source_of
 from appliance.door.proxy import Network, ProxyHeaderReader, client_address, is_listed, plain_address
 from appliance.door.routes import INSIDE_TLS, Destination, Listener, decide
+from appliance.door.seldom import Seldom
 from appliance.door.turns import FairTurns
 from appliance.door.websocket import WebSocketStream, accept_websocket
 from appliance.errors import ClientHelloError, HeadError
@@ -65,6 +66,7 @@ class House:
     proxy_protocol: bool
     turns: FairTurns
     bios: Bios
+    seldom: Seldom
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,9 @@ class Connection:
         self._proven = proven
         self._idle: trio.CancelScope | None = None
         self._stopping = False
-        self._behind_proxy = is_listed(self.peer, house.proxies)
+        self._listed = is_listed(self.peer, house.proxies)
+        self._forwarded = self._listed and not house.proxy_protocol
+        """An HTTP proxy: other people's requests may share this connection, and its headers say whose they are."""
 
     def kill(self) -> None:
         """Close at once, from any task; nothing happens if the socket was handed over."""
@@ -109,7 +113,7 @@ class Connection:
 
     async def serve(self) -> None:
         """Until the end. Raises what the peer made happen, and bugs; the caller closes with `kill`."""
-        if self._behind_proxy and self._house.proxy_protocol:
+        if self._listed and self._house.proxy_protocol:
             await self._read_proxy_header()
         stream: Stream = self.socket
         if self._port.certificate is not None:
@@ -129,7 +133,6 @@ class Connection:
                 pass
         self.socket.unread(reader.rest)
         self.peer = reader.source or self.peer
-        self._behind_proxy = False  # and invisible: below TLS, what we see is the client
 
     async def _end_tls(self, certificate: CurrentCertificate) -> TLSStream:
         hello, received = await self._read_client_hello()
@@ -142,25 +145,32 @@ class Connection:
 
     async def _read_client_hello(self) -> tuple[ClientHello, bytes]:
         reader = ClientHelloReader()
+        with trio.fail_after(CLIENT_HELLO_SECONDS):
+            hello = await self._collect_client_hello(reader)
+        if isinstance(hello, ClientHello):
+            return hello, reader.received
+        if reader.received.startswith(_HTTP_METHODS):
+            words = text(400, f"This port speaks HTTPS: use {self._house.server_url}")
+            self.socket.offer(encode_response(400, words.fields(), words.body, close=True))
+        else:
+            self.socket.offer(ALERT)
+        await self._linger(self.socket)
+        raise hello
+
+    async def _collect_client_hello(self, reader: ClientHelloReader) -> ClientHello | ClientHelloError:
         hello = None
-        try:
-            with trio.fail_after(CLIENT_HELLO_SECONDS):
-                while hello is None:
-                    hello = reader.feed(await _some(self.socket))
-        except ClientHelloError:
-            if reader.received.startswith(_HTTP_METHODS):
-                words = text(400, f"This port speaks HTTPS: use {self._house.server_url}")
-                self.socket.offer(encode_response(400, words.fields(), words.body, close=True))
-            else:
-                self.socket.offer(ALERT)
-            await self._linger(self.socket)
-            raise
-        return hello, reader.received
+        while hello is None:
+            data = await _some(self.socket)
+            try:
+                hello = reader.feed(data)
+            except ClientHelloError as exc:
+                return exc
+        return hello
 
     def _listener(self, stream: Stream) -> Listener:
         if isinstance(stream, TLSStream):
             return Listener.HTTPS
-        return self._port.proxied if self._behind_proxy else self._port.plain
+        return self._port.proxied if self._listed else self._port.plain
 
     async def _read_head(self, stream: Stream, *, first: bool) -> Head | None:
         """The next request, or None if there is none; None too for one that already got its refusal."""
@@ -209,7 +219,8 @@ class Connection:
     async def _answer_ourselves(
         self, stream: Stream, head: Head, destination: Destination, reaches: Listener
     ) -> bool:
-        if reaches is Listener.HTTP and (head.get("authorization") or head.get("cookie")):
+        credential = head.get("authorization") or head.get("cookie")
+        if reaches is Listener.HTTP and credential and self._house.seldom.now("credential"):
             log.warning("a credential was sent over plain HTTP", extra={"remote": self._remote(head)})
         answer = self._redirect(head) if destination is Destination.REDIRECT else None
         answer = answer or self._house.answers.answer(destination, head)
@@ -281,7 +292,7 @@ class Connection:
         if head.upgrade == "websocket" and "derp" in head.tokens("sec-websocket-protocol"):
             raise HeadError(501, "DERP over WebSocket is not served here")
         # Very old clients say websocket and mean plain DERP, like the reference server we believe them.
-        fast = reaches is Listener.HTTPS and not self._behind_proxy and head.get("derp-fast-start") == "1"
+        fast = reaches is Listener.HTTPS and not self._forwarded and head.get("derp-fast-start") == "1"
         preface = b"" if fast else self._relay_preface()
         stream.unread(head.rest)
         await self._house.relay(stream, self._remote(head), preface)
@@ -302,7 +313,7 @@ class Connection:
     # --- endings ---
 
     def _remote(self, head: Head) -> str:
-        if not self._behind_proxy:
+        if not self._forwarded:
             return self.peer
         return client_address(self.peer, head.joined("x-forwarded-for"), self._house.proxies)
 

@@ -28,6 +28,7 @@ PAGE_BODY_BYTES = 64 * 1024
 
 WEBSOCKET_MESSAGE = 4096  # one Noise record at most: small enough for any client's default limit
 
+WARN_EVERY_SECONDS = 60.0  # for warnings that strangers can cause
 OUT_OF_FILES_SECONDS = 0.1  # pause of an accept loop when the process has no descriptor left
 KEEPALIVE_IDLE_SECONDS = 60
 KEEPALIVE_INTERVAL_SECONDS = 15

@@ -56,13 +56,15 @@ class Reception:
                 try:
                     sock, _ = await trio_socket.accept()
                 except OSError as exc:
-                    if exc.errno in OUT_OF_FILES:
-                        await self._make_room(exc)
-                    elif trio_socket.fileno() < 0:
+                    if trio_socket.fileno() < 0:
                         raise
-                    # Anything else is about a connection that ended before we took it (accept(2), "Error handling").
+                    failure = exc
+                else:
+                    self._admit(sock, port, nursery)
                     continue
-                self._admit(sock, port, nursery)
+                if failure.errno in OUT_OF_FILES:
+                    await self._make_room(failure)
+                # Anything else is about a connection that ended before we took it (accept(2), "Error handling").
 
     def _admit(self, sock: trio.socket.SocketType, port: Port, nursery: trio.Nursery) -> None:
         if len(self.connections) >= limits.CONNECTIONS:
@@ -89,7 +91,8 @@ class Reception:
 
     async def _make_room(self, exc: OSError) -> None:
         """No descriptor left: whoever has proven nothing pays for it."""
-        log.warning("cannot accept connections: %s; raise LimitNOFILE if this lasts", exc.strerror)
+        if self._house.seldom.now("out of files"):
+            log.warning("cannot accept connections: %s; raise LimitNOFILE if this lasts", exc.strerror)
         victim = self._strangers.oldest_of_the_biggest()
         if victim is not None:
             self._strangers.leave(victim)

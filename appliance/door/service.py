@@ -17,6 +17,7 @@ from appliance.door.listener import DoorCounters, Reception
 from appliance.door.names import NameTable
 from appliance.door.proxy import Network
 from appliance.door.routes import Listener
+from appliance.door.seldom import Seldom
 from appliance.door.turns import FairTurns
 from appliance.tls.current import CurrentCertificate
 from appliance.tls.stream import Bios
@@ -75,6 +76,7 @@ class Door:
             proxy_protocol=proxy_protocol,
             turns=self._turns,
             bios=Bios.make(),
+            seldom=Seldom(),
         )
         self._reception = Reception(house)
 
