@@ -13,11 +13,12 @@ import gc
 import logging
 import os
 import time
+from functools import partial
 from typing import Any
 
 import trio
 
-from appliance import logs
+from appliance import bounds, logs
 from appliance.config.load import Loaded
 from appliance.config.schema import Config
 from appliance.door.names import NameTable
@@ -88,8 +89,9 @@ async def serve(config: Config, places: Places) -> None:
         evict=evict,
         overview=overview.status,
         wall=wall_clock,
+        quotas=bounds.quotas(config.limits),
     )
-    relay = DerpService(keys.derp, admit=control.admission.admit)
+    relay = DerpService(keys.derp, admit=control.admission.admit, limits=bounds.relay(config.limits))
     overview.relay = relay.counters
     overview.storage_trouble = lambda: control.state.read_only
     stun = StunService(listeners.stun)
@@ -122,7 +124,11 @@ async def serve(config: Config, places: Places) -> None:
             await services.start(relay.run)
             await services.start(stun.run)
             await services.start(control.run)
-            await services.start(serve_socket, bind_socket(places.socket), handle)
+            await services.start(
+                partial(serve_socket, connections=config.limits.socket_connections),
+                bind_socket(places.socket),
+                handle,
+            )
             services.start_soon(notifier.keep_watchdog)
             if certificate is not None:
                 services.start_soon(watch_certificate, certificate)

@@ -6,7 +6,7 @@ speaks it. Here is only what we chose. Every queue, buffer and wait on a strange
 
 from typing import NamedTuple
 
-__all__ = ["Budget", "Rate"]
+__all__ = ["Budget", "Quotas", "Rate"]
 
 
 class Rate(NamedTuple):
@@ -35,6 +35,18 @@ class Budget:
             return False
         self._left -= amount
         return True
+
+
+class Quotas(NamedTuple):
+    """How much of everything one server takes: what an operator may raise in `[limits]` (for a machine of 1 GiB)."""
+
+    nodes: int = 10_000
+    nodes_per_user: int = 200  # by logging in; keys have their own
+    nodes_per_key: int = 2_000  # a leaked key must not fill the memory or the address plan
+    ephemeral_nodes: int = 2_000
+    pending_logins: int = 1_024
+    pending_logins_per_source: int = 32
+    pending_login_s: int = 900
 
 
 # --- Noise ------------------------------------------------------------------------------------------------------

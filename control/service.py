@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import trio
@@ -20,6 +21,7 @@ from control.admission import Admission
 from control.api.handlers import Api
 from control.duties import EPHEMERAL_GRACE_S, Duties
 from control.keys import MachinePublic
+from control.limits import Quotas
 from control.login.failures import FailedKeys
 from control.login.pending import PendingLogins
 from control.machine.http2 import Connection
@@ -55,6 +57,7 @@ class ControlService:
         overview: Callable[[], dict[str, Any]],
         wall: Callable[[], float],
         ephemeral_grace_s: float = EPHEMERAL_GRACE_S,
+        quotas: Quotas = Quotas(),  # noqa: B008  (immutable)
     ) -> None:
         self._noise_key, self._pepper, self._settings, self._server_url = (
             noise_key,
@@ -63,9 +66,9 @@ class ControlService:
             server_url,
         )
         self._overview, self._wall, self._ephemeral_grace_s = overview, wall, ephemeral_grace_s
-        self.state = State(store, decide=decide, pepper=pepper, clock=wall)
+        self.state = State(store, decide=partial(decide, quotas=quotas), pepper=pepper, clock=wall)
         self.admission = Admission(evict, wall)
-        self.pending = PendingLogins()
+        self.pending = PendingLogins(quotas)
         self.presence = Presence(self._set_online)
         self._connections: set[Connection] = set()
         self._routes: dict[tuple[str, str], MachineHandler] = {}

@@ -125,37 +125,6 @@ class Limits:
 
     pre_auth_connections: int = _limit(2048, "Connections that have not proven who they are (≈ 25 KB each).")
     pre_auth_per_source: int = _limit(256, "Of these from one source, once the table is half full.")
-    connections: int = _limit(24000, "Connections with a known identity.")
-    noise_per_machine_key: int = _limit(8, "Control connections of one machine; clients hold 2 to 3.")
-    derp_per_node_key: int = _limit(
-        8, "Relay connections of one node; clients hold two while they change networks."
-    )
-
-    client_hello_s: int = _limit(5, "Deadline for the ClientHello.")
-    tls_handshake_s: int = _limit(10, "Deadline for the whole TLS handshake; a client gives its dial 10 s.")
-    request_head_s: int = _limit(10, "Deadline for a request head.")
-    keep_alive_s: int = _limit(60, "How long an idle connection is kept for its next request.")
-    body_s: int = _limit(60, "Deadline for a request body.")
-    write_s: int = _limit(30, "How long a peer may refuse to take what we send.")
-
-    head_bytes: int = _limit(16384, "Size of an HTTP/1 request head.")
-    page_body_bytes: int = _limit(65536, "Size of a body sent to a page.")
-    api_body_bytes: int = _limit(1048576, "Size of a body sent to the API.")
-    noise_body_bytes: int = _limit(1048576, "Size of a body sent by a registered machine.")
-    stranger_body_bytes: int = _limit(65536, "Size of a body sent by a machine that is not registered.")
-
-    http2_streams: int = _limit(100, "Concurrent requests of a registered machine; clients assume 100.")
-    stranger_http2_streams: int = _limit(8, "Concurrent requests of a machine that is not registered.")
-
-    register_burst: int = _limit(12, "Registrations of one machine at once; then one a second.")
-    failed_keys_per_minute: int = _limit(10, "Wrong auth keys from one source in a minute.")
-    map_open_burst: int = _limit(10, "Map streams opened by one node at once; then one a second.")
-    lite_update_burst: int = _limit(20, "Lite updates of one node at once; then five a second.")
-
-    hostinfo_bytes: int = _limit(65536, "Size of what a client says about itself; the rest is ignored.")
-    routes_per_node: int = _limit(2048, "Prefixes that one node may offer.")
-    tags_per_request: int = _limit(64, "Tags that one request may ask for.")
-    endpoints_per_node: int = _limit(64, "Addresses that one node may announce; the first are kept.")
 
     nodes: int = _limit(10000, "Nodes in all.")
     nodes_per_user: int = _limit(200, "Nodes that one person may add by logging in.")
@@ -166,6 +135,10 @@ class Limits:
     pending_logins_per_source: int = _limit(32, "Of these from one source.")
     pending_login_s: int = _limit(900, "How long a login waits for a person.")
 
+    derp_connections: int = _limit(24000, "Relay connections in all.")
+    derp_per_node_key: int = _limit(
+        8, "Relay connections of one node; clients hold two while they change networks."
+    )
     derp_packets: int = _limit(
         32, "Packets of any size queued for a relay connection; more only while small."
     )
@@ -173,9 +146,6 @@ class Limits:
     derp_key_bytes: int = _limit(4194304, "Bytes queued for all relay connections of one node.")
     derp_total_bytes: int = _limit(67108864, "Bytes queued by the relay in all.")
     derp_stalled_write_s: int = _limit(2, "How long a relay connection may refuse to take a packet.")
-
-    stun_per_source: int = _limit(500, "STUN requests a second from one source; the burst is twice that.")
-    stun_total: int = _limit(20000, "STUN requests a second in all.")
 
     socket_connections: int = _limit(16, "Commands at once on the command line's socket.")
 

@@ -20,12 +20,10 @@ import trio
 
 from control.errors import Refused
 from control.keys import MachinePublic
+from control.limits import Quotas
 from control.prefixes import source_of
 from control.state.commands import Register
 
-PENDING_MAX = 1024
-PENDING_PER_SOURCE = 32
-WAIT_S = 15 * 60.0
 ANSWER_KEPT_S = 10 * 60.0
 
 ID = re.compile(r"[a-z2-7]{26}\Z")  # 128 bits in base32: short enough for a QR code
@@ -51,7 +49,8 @@ class PendingLogin:
 class PendingLogins:
     """`now` is wall-clock seconds everywhere."""
 
-    def __init__(self) -> None:
+    def __init__(self, quotas: Quotas = Quotas()) -> None:  # noqa: B008  (immutable)
+        self._quotas = quotas
         self._by_id: dict[str, PendingLogin] = {}
         self._by_machine: dict[MachinePublic, PendingLogin] = {}
 
@@ -75,7 +74,9 @@ class PendingLogins:
         source = source_of(remote)
         self._make_room(source)
         ident = base64.b32encode(secrets.token_bytes(16)).decode().rstrip("=").lower()
-        pending = PendingLogin(ident, command, hostinfo_raw, os, version, remote, source, now, now + WAIT_S)
+        pending = PendingLogin(
+            ident, command, hostinfo_raw, os, version, remote, source, now, now + self._quotas.pending_login_s
+        )
         self._by_id[ident] = self._by_machine[command.machine_key] = pending
         return pending
 
@@ -103,9 +104,9 @@ class PendingLogins:
 
     def _make_room(self, source: str) -> None:
         count = Counter(pending.source for pending in self._by_id.values())
-        if count[source] >= PENDING_PER_SOURCE:
+        if count[source] >= self._quotas.pending_logins_per_source:
             raise Refused("too many logins from your network wait for approval; try again in a few minutes")
-        if len(self._by_id) < PENDING_MAX:
+        if len(self._by_id) < self._quotas.pending_logins:
             return
         largest, most = count.most_common(1)[0]
         if count[source] + 1 >= most:

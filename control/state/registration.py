@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from control import dnsname
 from control.errors import Refused, WrongKey
+from control.limits import Quotas
 from control.model import AuthKey, Node, User
 from control.prefixes import allocate
 from control.secret import AUTH_KEY, matches
@@ -24,16 +25,10 @@ DAY = 86400.0
 NODE_EXPIRY = 180 * DAY  # of a person's node; tagged ones never expire
 NODE_EXPIRY_SETTING = "node_expiry_s"
 
-# security.md §4: a leaked key must not fill the memory or the address plan.
-NODES_MAX = 10_000
-NODES_PER_USER = 200  # by logins of a person; keys have their own limit
-NODES_PER_KEY = 2_000
-EPHEMERAL_MAX = 2_000
-
 INVALID_KEY = "invalid auth key: it is unknown, mistyped or was deleted"
 
 
-def decide_register(facts: Facts, command: Register, now: float, pepper: bytes) -> Decision:
+def decide_register(facts: Facts, command: Register, now: float, pepper: bytes, quotas: Quotas) -> Decision:
     """Registered, NeedsLogin, NeedsNewKey or LoggedOut, with what changes. Raises Refused."""
     if command.node_key.is_zero:
         raise Refused("the request has no node key")
@@ -46,12 +41,12 @@ def decide_register(facts: Facts, command: Register, now: float, pepper: bytes) 
     if command.approved_by is not None:
         user = find_user(facts, command.approved_by)
         _refuse_tags(command.request_tags)
-        return _admit(facts, command, now, owner=user)
+        return _admit(facts, command, now, quotas, owner=user)
     # A logout comes before the key: it may carry one that must not log the node in again.
     if command.expiry is not None and command.expiry <= now:
         return _log_out(node, now)
     if command.auth_key is not None or command.bad_auth_key:
-        return _with_auth_key(facts, command, node, now, pepper)
+        return _with_auth_key(facts, command, node, now, pepper, quotas)
     if node is None:
         _refuse_tags(command.request_tags)  # said before a person is asked, not after
         return Decision((), NeedsLogin())
@@ -89,7 +84,9 @@ def _known(facts: Facts, command: Register, node: Node, now: float) -> Decision:
     return _put(facts, node, new)
 
 
-def _with_auth_key(facts: Facts, command: Register, node: Node | None, now: float, pepper: bytes) -> Decision:
+def _with_auth_key(
+    facts: Facts, command: Register, node: Node | None, now: float, pepper: bytes, quotas: Quotas
+) -> Decision:
     key = _presented(facts, command, pepper)
     # A container restarts with the key of its first day in its environment: the node's own key is proof enough.
     if node is not None and not node.expired(now):
@@ -114,7 +111,7 @@ def _with_auth_key(facts: Facts, command: Register, node: Node | None, now: floa
     if node is not None and user is not None and node.user_id not in (None, user.id):
         # Another person's login on this machine is another node, with a key of its own. The auth key is not spent yet.
         return Decision((), NeedsNewKey())
-    return _admit(facts, command, now, owner=user, key=key)
+    return _admit(facts, command, now, quotas, owner=user, key=key)
 
 
 def _presented(facts: Facts, command: Register, pepper: bytes) -> AuthKey | None:
@@ -132,12 +129,18 @@ def _owner(key: AuthKey) -> tuple[int | None, tuple[str, ...]]:
 
 
 def _admit(
-    facts: Facts, command: Register, now: float, *, owner: User | None, key: AuthKey | None = None
+    facts: Facts,
+    command: Register,
+    now: float,
+    quotas: Quotas,
+    *,
+    owner: User | None,
+    key: AuthKey | None = None,
 ) -> Decision:
     """Create the machine's node for this owner, or give the one it has its new key; a one-off auth key is spent by it."""
     old = _existing(facts, command, owner)
     if old is None:
-        _limit_nodes(facts, command, owner, key)
+        _limit_nodes(facts, command, owner, key, quotas)
         old = _new(facts, command, now)
     new = replace(
         old,
@@ -213,17 +216,19 @@ def _refuse_tags(tags: tuple[str, ...]) -> None:
         )
 
 
-def _limit_nodes(facts: Facts, command: Register, owner: User | None, key: AuthKey | None) -> None:
+def _limit_nodes(
+    facts: Facts, command: Register, owner: User | None, key: AuthKey | None, quotas: Quotas
+) -> None:
     """Whether there may be one node more."""
-    if len(facts.nodes) >= NODES_MAX:
-        raise Refused(f"this server has {NODES_MAX} nodes, the most it takes")
-    if key is None and owner is not None and len(facts.by_user.get(owner.id, ())) >= NODES_PER_USER:
-        raise Refused(f"{owner.name} has {NODES_PER_USER} nodes already, the most for one user")
+    if len(facts.nodes) >= quotas.nodes:
+        raise Refused(f"this server has {quotas.nodes} nodes, the most it takes")
+    if key is None and owner is not None and len(facts.by_user.get(owner.id, ())) >= quotas.nodes_per_user:
+        raise Refused(f"{owner.name} has {quotas.nodes_per_user} nodes already, the most for one user")
     ephemeral = command.ephemeral or (key is not None and key.ephemeral)
-    if ephemeral and sum(node.ephemeral for node in facts.nodes.values()) >= EPHEMERAL_MAX:
-        raise Refused(f"there are {EPHEMERAL_MAX} ephemeral nodes, the most this server takes")
+    if ephemeral and sum(node.ephemeral for node in facts.nodes.values()) >= quotas.ephemeral_nodes:
+        raise Refused(f"there are {quotas.ephemeral_nodes} ephemeral nodes, the most this server takes")
     # Counting costs a pass over all nodes; most of the time there cannot be so many.
-    if key is None or len(facts.nodes) < NODES_PER_KEY:
+    if key is None or len(facts.nodes) < quotas.nodes_per_key:
         return
-    if sum(node.auth_key_id == key.id for node in facts.nodes.values()) >= NODES_PER_KEY:
-        raise Refused(f"{NODES_PER_KEY} nodes live by this auth key, the most for one key")
+    if sum(node.auth_key_id == key.id for node in facts.nodes.values()) >= quotas.nodes_per_key:
+        raise Refused(f"{quotas.nodes_per_key} nodes live by this auth key, the most for one key")

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from control import dnsname
 from control.errors import NotFound, Refused
+from control.limits import Quotas
 from control.model import AuthKey, Node, User
 from control.prefixes import parse_prefix, why_not_routable
 from control.state import commands as ask
@@ -46,11 +47,18 @@ _EMAIL = re.compile(r"[^@\s\"<>()\[\],;:\\]{1,64}@[a-z0-9.-]{1,190}\Z", re.IGNOR
 _TAG = re.compile(r"tag:[a-z][a-z0-9-]{0,49}\Z", re.IGNORECASE)
 
 
-def decide(facts: Facts, command: AnyCommand, by: Actor, now: float, pepper: bytes) -> Decision:
+def decide(
+    facts: Facts,
+    command: AnyCommand,
+    by: Actor,
+    now: float,
+    pepper: bytes,
+    quotas: Quotas = Quotas(),  # noqa: B008  (immutable)
+) -> Decision:
     """What the command comes to. Raises Refused; changes nothing itself."""
     _authorise(command, by)
     if isinstance(command, ask.Register):
-        return decide_register(facts, command, now, pepper)
+        return decide_register(facts, command, now, pepper, quotas)
     return _decide(command, facts, now)
 
 
