@@ -14,6 +14,8 @@ Four things live here: `head`, `durable`, `volatile` and `pending`. Everything t
     commands.py   what can be asked for
     rules.py      (facts, command, now) → changes and result, or Refused        registration.py: the same for logins
     volatile.py   what may be lost: endpoints, home relay, last seen, Hostinfo
-    store.py      the storage seam                                              sqlite.py, schema.py: SQLite behind it
-    state.py      THE ONE WRITER
+    state.py      THE ONE WRITER                                                writer.py: its thread
+    store.py      the storage seam, and the three ways in which a disk says no
+    sqlite.py     SQLite behind it: transactions, and which of its errors are definite
+                  schema.py: tables and migrations   tables.py, rows.py: facts to rows and back   files.py: the file
 """
