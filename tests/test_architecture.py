@@ -23,10 +23,12 @@ PACKAGES: dict[str, set[str]] = {
     "stun": set(),
 }
 
-# Inside appliance, main alone knows the three services; the rest gets callables and plain values from it. Two helpers
-# of main translate: settings into the relay region that clients are given, counters into what `status` shows.
+# Inside appliance, main alone knows the three services; the rest gets callables and plain values from it. Three helpers
+# of main translate: settings into the relay region that clients are given and into the limits of the parts, counters
+# into what `status` shows.
 COMPOSITION: dict[str, list[str]] = {
     "appliance.main": ["*"],
+    "appliance.bounds": ["control.limits.*", "derp.limits.*"],
     "appliance.overview": ["derp.counters.*"],
     "appliance.region": ["control.tailcfg.*"],
 }
@@ -50,6 +52,7 @@ USERS_OF_BESIDE = {"service", "machine"}
 
 # No async, no trio, no clock, no log, no socket, no file: values in, values or one documented error out.
 PURE = [
+    "appliance.bounds",
     "appliance.config.check",
     "appliance.config.draft",
     "appliance.config.kinds",
@@ -63,6 +66,11 @@ PURE = [
     "control.errors",
     "control.keys",
     "control.limits",
+    "control.machine.abuse",
+    "control.machine.identity",
+    "control.machine.presence",
+    "control.machine.reports",
+    "control.machine.request",
     "control.mapper.[!f]*",  # all but fanout, which wakes tasks
     "control.model",
     "control.noise.errors",
@@ -79,10 +87,14 @@ PURE = [
     "control.state.rules",
     "control.state.volatile",
     "control.tailcfg.*",
+    "derp.backlog",
+    "derp.counters",
     "derp.errors",
     "derp.frames",
     "derp.handshake",
     "derp.limits",
+    "derp.relay",
+    "derp.wheel",
     "stun.errors",
     "stun.limits",
     "stun.message",
