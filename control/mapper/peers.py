@@ -127,6 +127,7 @@ def encode_deleted_self(ident: int, node_key: NodePublic, user: int, at: float) 
         endpoints=[],
         hostinfo=Raw(b"{}"),
         created=timestamp(at),
+        online=True,
         machine_authorized=True,
     )
     return encode(_expired(node, at))

@@ -318,7 +318,9 @@ class World:
             return
         sessions = self._sessions.get(peer.id, ())
         if sessions:
-            gained = self._views.view(viewers, self.facts).visible & ~self._views.current(peer.viewers).visible
+            gained = (
+                self._views.view(viewers, self.facts).visible & ~self._views.current(peer.viewers).visible
+            )
             for session in sessions:
                 session.mark_view(gained)
         if peer.viewers is not None:

@@ -17,6 +17,7 @@ else:
     from backports import zstd
 
 Json = dict[str, Any]
+decompress = zstd.decompress  # joins frames, as clients do
 
 FIRST = {
     "ControlTime", "Node", "UserProfiles", "DERPMap", "DNSConfig", "PacketFilters", "SSHPolicy", "CollectServices",
@@ -42,7 +43,7 @@ def documents(stream: bytes, compressed: bool) -> list[Json]:
         size, stream = int.from_bytes(stream[:4], "little"), stream[4:]
         payload, stream = stream[:size], stream[size:]
         check(0 < size == len(payload), "length")
-        found.append(json.loads(zstd.decompress(payload) if compressed else payload))
+        found.append(json.loads(decompress(payload) if compressed else payload))
     return found
 
 
@@ -92,7 +93,13 @@ class Client:
             self._take_changes(message)
         self.users.update({profile["ID"]: profile for profile in message.get("UserProfiles", ())})
         self.filters.update(message.get("PacketFilters", {}))
-        self.sections.update({name: message[name] for name in ("DERPMap", "DNSConfig", "SSHPolicy", "Domain") if name in message})
+        self.sections.update(
+            {
+                name: message[name]
+                for name in ("DERPMap", "DNSConfig", "SSHPolicy", "Domain")
+                if name in message
+            }
+        )
         if self.messages == 1 or not self._incremental(message):
             self.rebuilds += 1
             self.netmap = copy.deepcopy(self.peers)
@@ -101,11 +108,16 @@ class Client:
         cheap = {"PeersChangedPatch", "ControlTime"}
         if self.modern:
             cheap |= {"PeersChanged", "PeersRemoved", "UserProfiles", "PacketFilters"}
-        return message.keys() <= cheap and all(patch.keys() <= CHEAP for patch in message.get("PeersChangedPatch", ()))
+        return message.keys() <= cheap and all(
+            patch.keys() <= CHEAP for patch in message.get("PeersChangedPatch", ())
+        )
 
     def _take_changes(self, message: Json) -> None:
         removed, changed = message.get("PeersRemoved", []), message.get("PeersChanged", [])
-        check(not set(removed) & {peer["ID"] for peer in changed}, "one id removed and changed: it ends up removed")
+        check(
+            not set(removed) & {peer["ID"] for peer in changed},
+            "one id removed and changed: it ends up removed",
+        )
         patches = list(message.get("PeersChangedPatch", ()))
         whole = []
         for peer in changed:
@@ -123,7 +135,9 @@ class Client:
             self.netmap[peer["ID"]] = dict(peer)
         for patch in patches:
             # Newer clients drop all cheap changes of such a message.
-            check(patch["NodeID"] in self.peers, f"patch for {patch['NodeID']}, which the client does not have")
+            check(
+                patch["NodeID"] in self.peers, f"patch for {patch['NodeID']}, which the client does not have"
+            )
             apply_patch(self.peers[patch["NodeID"]], patch)
             if patch["NodeID"] in self.netmap:
                 apply_patch(self.netmap[patch["NodeID"]], patch)
@@ -146,7 +160,10 @@ class Client:
 
 def check_node(node: Json, own: bool = False) -> None:
     check(node["ID"] > 0 and node["StableID"] and node["Name"].endswith("."), "identity")
-    check(isinstance(node["Hostinfo"], dict) and isinstance(node["Endpoints"], list), "Hostinfo, Endpoints always")
+    check(
+        isinstance(node["Hostinfo"], dict) and isinstance(node["Endpoints"], list),
+        "Hostinfo, Endpoints always",
+    )
     check(isinstance(node["Addresses"], list) and isinstance(node["AllowedIPs"], list), "addresses")
     check(isinstance(node.get("Online"), bool), "Online always")
     check(own == node.get("MachineAuthorized", False), "MachineAuthorized on self alone")
@@ -157,7 +174,10 @@ def check_node(node: Json, own: bool = False) -> None:
 def check_patch(patch: Json) -> None:
     check(len(patch) > 1, "an empty patch")
     check(all(value is not None for value in patch.values()), "null in a patch says nothing")
-    check(all(patch.get(name, 1) for name in ("DERPRegion", "Cap", "Key", "DiscoKey")), "zero in a patch says nothing")
+    check(
+        all(patch.get(name, 1) for name in ("DERPRegion", "Cap", "Key", "DiscoKey")),
+        "zero in a patch says nothing",
+    )
 
 
 def patchify(was: Json | None, now: Json) -> Json | None:
@@ -190,9 +210,11 @@ def apply_patch(peer: Json, patch: Json) -> None:
         if name == "DERPRegion":
             if value:
                 peer["HomeDERP"] = value
-        elif (name == "KeyExpiry" and value == NEVER) or (name == "CapMap" and not value):
-            peer.pop(name, None)
-        elif name == "DiscoKey" and value is None:
+        elif (
+            (name == "KeyExpiry" and value == NEVER)
+            or (name == "CapMap" and not value)
+            or (name == "DiscoKey" and value is None)
+        ):
             peer.pop(name, None)
         elif name != "NodeID":
             peer[name] = value

@@ -161,7 +161,9 @@ class Tailnet:
         self.settings = NetmapSettings(**{**kept, **fields})
         self.world.update_settings(self.settings, self.now)
 
-    def open(self, ident: int, *, modern: bool = True, compressed: bool = True, world: World | None = None) -> Watcher:
+    def open(
+        self, ident: int, *, modern: bool = True, compressed: bool = True, world: World | None = None
+    ) -> Watcher:
         return Watcher(self, ident, Client(modern=modern, compressed=compressed), world or self.world)
 
 
