@@ -43,7 +43,7 @@ log = logging.getLogger("appliance.door")
 Stream = PlainStream | TLSStream
 ServeControl = Callable[[trio.abc.Stream, bytes, str, bytes], Awaitable[None]]
 """(stream, initiation, remote, preface): speaks Noise until the connection ends; the door closes it."""
-ServeRelay = Callable[[trio.abc.Stream, str, bytes], Awaitable[None]]
+ServeRelay = Callable[[Stream, str, bytes], Awaitable[None]]
 """(stream, remote, preface): returns when login failed, or when it has detached the stream."""
 
 CONTROL_PROTOCOL = "tailscale-control-protocol"
