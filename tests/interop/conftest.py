@@ -15,7 +15,7 @@ import pytest
 
 from tests.interop.lab import Lab
 from tests.interop.netns import sweep
-from tests.interop.server import ROOT, Server
+from tests.interop.server import ROOT, URL, Server
 from tests.interop.trial import Trial
 
 HERE = Path(__file__).parent
@@ -130,7 +130,7 @@ def options(request: pytest.FixtureRequest) -> dict[str, str]:
 @pytest.fixture
 def server(lab: Lab, options: dict[str, str]) -> Server:
     """The appliance, running, with the user alice."""
-    server = Server(lab, **options)  # type: ignore[arg-type]  (url and tls, both texts)
+    server = Server(lab, url=options.get("url", URL), tls=options.get("tls", "files"))
     server.start()
     server.create_user("alice")
     return server

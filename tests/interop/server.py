@@ -17,6 +17,7 @@ from tests.interop.netns import LabError, kill, wait_for
 
 ROOT = Path(__file__).parent.parent.parent
 NAME = "control.lab.test"
+URL = f"https://{NAME}"
 ADDRESS = "198.51.100.1"
 BASE_DOMAIN = "tail.test"
 
@@ -58,9 +59,7 @@ class Node:
 class Server:
     """https on 443, http on 80, STUN on 3478, a certificate by a throwaway authority. Logs to `log`."""
 
-    def __init__(
-        self, lab: Lab, *, url: str = f"https://{NAME}", tls: str = "files", state: Path | None = None
-    ) -> None:
+    def __init__(self, lab: Lab, *, url: str = URL, tls: str = "files", state: Path | None = None) -> None:
         self.lab, self.url = lab, url
         self.host = lab.host("server", ADDRESS)
         addresses = [ADDRESS, *([self.host.address6] if lab.ipv6 else [])]
