@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 
 from control.mapper.encode import Writer, encode_text
 from control.mapper.peers import Peer
@@ -34,7 +34,7 @@ def slots_of(bits: int) -> Iterator[int]:
 class Blocks:
     """`peers` by slot. `touch` says that something in a slot changed."""
 
-    def __init__(self, peers: Sequence[Peer]) -> None:
+    def __init__(self, peers: Mapping[int, Peer]) -> None:
         self._peers = peers
         self._revs: dict[int, int] = {}  # block → newest revision inside
         self._cache: OrderedDict[_Key, tuple[int, bytes]] = OrderedDict()

@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from control.keys import NodePublic
 from control.mapper.routes import Routes
 from control.model import TAGGED_USER_ID, TAGGED_USER_NAME, Node, User
-from control.state.volatile import Volatile
+from control.state.volatile import Group, Volatile
 from control.tailcfg.codec import encode, rfc3339
 from control.tailcfg.hostinfo import for_peers
 from control.tailcfg.node import (
@@ -95,6 +95,35 @@ class Peer:
     @property
     def wire_user(self) -> int:
         return TAGGED_USER_ID if self.node.user_id is None else self.node.user_id
+
+    def read(self, group: Group, volatile: Volatile) -> Part | None:
+        """Publish this group of the volatile record; which part of the peer is another one now. Endpoints are not
+        read here: the world has a brake on them.
+        """
+        match group:
+            case "body":
+                before, self.hostinfo = self.hostinfo, encode(for_peers(volatile.hostinfo))
+                return "body" if before != self.hostinfo else None
+            case "online":
+                seen = self._seen
+                self.online, self.last_seen = volatile.online, volatile.last_seen
+                return "online" if seen != self._seen else None
+            case "disco":
+                disco_key, self.disco_key = self.disco_key, volatile.disco_key
+                return _patch_or_readd("disco", disco_key, self.disco_key)
+            case "derp":
+                home_derp, self.home_derp = self.home_derp, volatile.home_derp
+                return _patch_or_readd("derp", home_derp, self.home_derp)
+            case "cap":
+                cap, self.cap = self.cap, volatile.capver
+                return _patch_or_readd("cap", cap, self.cap)
+            case _:
+                return None
+
+    @property
+    def _seen(self) -> tuple[bool, float]:
+        """Last seen is told of those who are offline; how it moves meanwhile concerns nobody."""
+        return self.online, 0.0 if self.online else self.last_seen
 
     def patches_since(self, rev: int) -> tuple[Patch, ...]:
         return tuple(part for part in PATCHES if self.revs[part] > rev)
@@ -175,6 +204,13 @@ def self_attributes(user: User | None, more: CapMap) -> CapMap:
 def timestamp(seconds: float) -> str:
     """RFC 3339, whatever the number: one odd record must not break everybody's netmap (control.md §12 no. 47)."""
     return rfc3339(min(max(seconds, 0.0), _LAST_SECOND))
+
+
+def _patch_or_readd(part: Patch, before: object, now: object) -> Part | None:
+    """Zero means "no change" in a patch."""
+    if before == now:
+        return None
+    return part if now else "readd"
 
 
 def _last_seen(peer: Peer) -> Any:

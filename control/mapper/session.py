@@ -118,7 +118,7 @@ class Session:
         A client that reads slowly may still have some of them from the time before they went. It was not told of
         their changes meanwhile.
         """
-        self._dirty.update(self.world.by_slot[slot].id for slot in slots_of(gained & self._view.visible))
+        self._dirty.update(self.world.slot_ids[slot] for slot in slots_of(gained & self._view.visible))
         self.mark()
 
     def mark_user(self, user: int) -> None:
@@ -257,7 +257,7 @@ class Session:
         world = self.world
         members += delta.sections
         if delta.removed:
-            removed = [world.by_slot[slot].id for slot in slots_of(delta.removed)]
+            removed = [world.slot_ids[slot] for slot in slots_of(delta.removed)]
             members.append((wire.PEERS_REMOVED, encode(removed)))
         if delta.patches:
             patches = encode_array(encode_patch(peer, parts) for peer, parts in delta.patches)

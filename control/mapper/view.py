@@ -113,6 +113,7 @@ class Views:
         self.function = function
         self._peers, self._routes, self._block = peers, routes, block
         self._views: dict[Hashable, View] = {}
+        self._members: dict[Hashable, int] = {}
 
     def __iter__(self) -> Iterator[tuple[Hashable, View]]:
         return iter(self._views.items())
@@ -129,9 +130,15 @@ class Views:
         """The View as it is, without asking anybody: `NOTHING` while no session has needed it."""
         return self._views.get(viewers, NOTHING)
 
-    def forget(self, viewers: Hashable) -> None:
-        """The class has no members any more."""
-        self._views.pop(viewers, None)
+    def enter(self, viewers: Hashable) -> None:
+        """One more node is a viewer of this class."""
+        self._members[viewers] = self._members.get(viewers, 0) + 1
+
+    def leave(self, viewers: Hashable) -> None:
+        self._members[viewers] -= 1
+        if not self._members[viewers]:
+            del self._members[viewers]
+            self._views.pop(viewers, None)
 
     def refresh(self, facts: Facts, touched: Iterable[Peer]) -> list[tuple[Hashable, int]]:
         """Ask about these nodes anew. Returns the classes that see something else now, and the peers they gained."""

@@ -10,10 +10,11 @@ run on the loop, so a session always reads one consistent world.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
+from control.mapper.audience import Audience
 from control.mapper.blocks import SIZE, Blocks, slots_of
 from control.mapper.damper import Damper
 from control.mapper.peers import TAGGED_PROFILE, Part, Peer, encode_profile, encode_self, self_attributes
@@ -26,7 +27,6 @@ from control.state.facts import Facts
 from control.state.volatile import Group, Volatile
 from control.tailcfg import map as wire
 from control.tailcfg.codec import encode
-from control.tailcfg.hostinfo import for_peers
 
 if TYPE_CHECKING:
     from control.mapper.session import Session
@@ -54,7 +54,8 @@ class World:
         self.rev = 1
         self.facts, self.volatile, self.settings, self.now = facts, volatile, settings, now
         self.peers: dict[int, Peer] = {}
-        self.by_slot: list[Peer] = []  # the gone too: slots are not used twice
+        self.by_slot: dict[int, Peer] = {}
+        self.slot_ids: list[int] = []  # those of the gone too: slots are not used twice
         self.blocks = Blocks(self.by_slot)
         self.profiles = {TAGGED_USER_ID: TAGGED_PROFILE}  # user id on the wire → JSON
         self.user_slots: dict[int, int] = {}  # for bitsets of users
@@ -62,9 +63,7 @@ class World:
         self.deltas: dict[Hashable, bytes] = {}  # messages made at this rev, for sessions that need the same
         self._routes = RouteTable(primaries or {})
         self._views = Views(view_function or AllowAll(), self.peers, self._routes, SIZE)
-        self._sessions: dict[int, list[Session]] = {}
-        self._class_sessions: dict[Hashable, set[Session]] = {}
-        self._class_size: dict[Hashable, int] = {}
+        self._audience = Audience()
         self._expiries: list[tuple[float, int]] = []  # heap; outdated entries stay until their time
         self._postponed: list[tuple[float, int]] = []  # heap: endpoints of these nodes wait
         self._dampers: dict[int, Damper] = {}
@@ -103,19 +102,11 @@ class World:
 
     def attach(self, session: Session) -> None:
         """Raises KeyError when the session's node does not exist."""
-        peer = self.peers[session.node_id]
-        self._sessions.setdefault(peer.id, []).append(session)
-        self._class_sessions.setdefault(peer.viewers, set()).add(session)
+        self._audience.add(session, self.peers[session.node_id].viewers)
 
     def detach(self, session: Session) -> None:
-        sessions = self._sessions.get(session.node_id, [])
-        if session in sessions:
-            sessions.remove(session)
-            if not sessions:
-                del self._sessions[session.node_id]
         peer = self.peers.get(session.node_id)
-        if peer is not None:
-            self._class_sessions.get(peer.viewers, set()).discard(session)
+        self._audience.remove(session, None if peer is None else peer.viewers)
 
     # what happens
 
@@ -148,7 +139,11 @@ class World:
         self._begin(now)
         volatile = self.volatile.get(node_id, UNKNOWN)
         for group in groups:
-            _READ[group](self, peer, volatile)
+            if group == "endpoints":
+                self._read_endpoints(peer, volatile)
+            elif (part := peer.read(group, volatile)) is not None:
+                self._stamp(peer, part)
+                self._offer(peer)
         self._settle()
 
     def tick(self, now: float, *, expire: bool = True) -> None:
@@ -173,7 +168,7 @@ class World:
             peer.fqdn = f"{peer.node.name}.{settings.domain}."
             self._touch(peer, "body")
             peer.self_rev = self.rev
-        for session in self._all_sessions():
+        for session in self._audience.everybody():
             session.mark_all() if renamed else session.mark()
 
     def set_view_function(self, function: ViewFunction, now: float) -> None:
@@ -201,7 +196,7 @@ class World:
                 self._review[ident] = self.peers[ident]
         if self._review:
             for viewers, gained in self._views.refresh(self.facts, self._review.values()):
-                for session in self._class_sessions.get(viewers, ()):
+                for session in self._audience.of_class(viewers):
                     session.mark_view(gained)
             self._review.clear()
 
@@ -214,19 +209,19 @@ class World:
         self._touch(peer, part)
         for viewers, view in self._views:
             if view.visible & peer.bit:
-                for session in self._class_sessions.get(viewers, ()):
+                for session in self._audience.of_class(viewers):
                     session.mark_peer(peer.id)
 
     def _stamp_self(self, peer: Peer) -> None:
         peer.self_rev = self.rev
-        for session in self._sessions.get(peer.id, ()):
+        for session in self._audience.of_node(peer.id):
             session.mark()
 
     def _add(self, node: Node) -> None:
         volatile = self.volatile.get(node.id, UNKNOWN)
-        peer = Peer(node, volatile, len(self.by_slot), self.rev, self.settings.domain)
-        self.peers[node.id] = peer
-        self.by_slot.append(peer)
+        peer = Peer(node, volatile, len(self.slot_ids), self.rev, self.settings.domain)
+        self.peers[node.id] = self.by_slot[peer.slot] = peer
+        self.slot_ids.append(node.id)
         self.blocks.touch(peer.slot, self.rev)
         self._read_user(peer, None)
         self._read_expiry(peer)
@@ -237,14 +232,13 @@ class World:
 
     def _remove(self, peer: Peer) -> None:
         final = encode_self(peer, self._routes.routes_of(peer.id), expired_at=self.now)
-        for session in self._sessions.pop(peer.id, ()):
-            self._class_sessions[peer.viewers].discard(session)
+        for session in self._audience.drop_node(peer.id, peer.viewers):
             session.finish(final, peer.wire_user)
-        self._leave_class(peer)
-        del self.peers[peer.id]
+        self._views.leave(peer.viewers)
+        del self.peers[peer.id], self.by_slot[peer.slot]
         self._dampers.pop(peer.id, None)
         self._routes.offer(peer.id, (), online=False)
-        self.user_nodes[peer.wire_user] &= ~peer.bit
+        self._forget_user(peer, peer.wire_user)
         peer.gone = True
         self._review[peer.id] = peer
 
@@ -280,7 +274,7 @@ class World:
                 del self.profiles[ident]
             else:
                 self.profiles[ident] = profile
-                for session in self._all_sessions():
+                for session in self._audience.everybody():
                     session.mark_user(ident)
         return self.facts.by_user.get(ident, ())
 
@@ -293,8 +287,13 @@ class World:
 
     def _read_user(self, peer: Peer, old_user: int | None) -> None:
         if old_user is not None:
-            self.user_nodes[old_user] &= ~peer.bit
+            self._forget_user(peer, old_user)
         self.user_nodes[peer.wire_user] = self.user_nodes.get(peer.wire_user, 0) | peer.bit
+
+    def _forget_user(self, peer: Peer, user: int) -> None:
+        self.user_nodes[user] &= ~peer.bit
+        if not self.user_nodes[user]:
+            del self.user_nodes[user]
 
     def _read_attributes(self, peer: Peer) -> None:
         function, node = self._views.function, peer.node
@@ -316,48 +315,17 @@ class World:
         viewers = EXPIRED if peer.expired else self._views.function.class_of(self.facts, peer.node)
         if viewers == peer.viewers:
             return
-        sessions = self._sessions.get(peer.id, ())
+        sessions = self._audience.of_node(peer.id)
         if sessions:
-            gained = (
-                self._views.view(viewers, self.facts).visible & ~self._views.current(peer.viewers).visible
-            )
+            seen = self._views.current(peer.viewers).visible
+            gained = self._views.view(viewers, self.facts).visible & ~seen
             for session in sessions:
                 session.mark_view(gained)
+        self._audience.move(peer.id, peer.viewers, viewers)
+        self._views.enter(viewers)
         if peer.viewers is not None:
-            self._class_sessions.get(peer.viewers, set()).difference_update(sessions)
-            self._leave_class(peer)
+            self._views.leave(peer.viewers)
         peer.viewers = viewers
-        self._class_size[viewers] = self._class_size.get(viewers, 0) + 1
-        for session in sessions:
-            self._class_sessions.setdefault(viewers, set()).add(session)
-
-    def _leave_class(self, peer: Peer) -> None:
-        self._class_size[peer.viewers] -= 1
-        if not self._class_size[peer.viewers]:
-            del self._class_size[peer.viewers]
-            self._class_sessions.pop(peer.viewers, None)
-            self._views.forget(peer.viewers)
-
-    def _read_body(self, peer: Peer, volatile: Volatile) -> None:
-        hostinfo = encode(for_peers(volatile.hostinfo))
-        if hostinfo != peer.hostinfo:
-            peer.hostinfo = hostinfo
-            self._stamp(peer, "body")
-
-    def _read_disco(self, peer: Peer, volatile: Volatile) -> None:
-        self._replace(peer, "disco", "disco_key", volatile.disco_key)
-
-    def _read_derp(self, peer: Peer, volatile: Volatile) -> None:
-        self._replace(peer, "derp", "home_derp", volatile.home_derp)
-
-    def _read_cap(self, peer: Peer, volatile: Volatile) -> None:
-        self._replace(peer, "cap", "cap", volatile.capver)
-
-    def _replace(self, peer: Peer, part: Part, name: str, value: object) -> None:
-        if value != getattr(peer, name):
-            setattr(peer, name, value)
-            # Zero means "no change" in a patch.
-            self._stamp(peer, part if value else "readd")
 
     def _read_endpoints(self, peer: Peer, volatile: Volatile) -> None:
         if sorted(volatile.endpoints) == sorted(peer.endpoints):
@@ -371,30 +339,9 @@ class World:
         else:
             heappush(self._postponed, (damper.ready_at, peer.id))
 
-    def _read_online(self, peer: Peer, volatile: Volatile) -> None:
-        # Last seen is told of those who are offline; how it moves meanwhile concerns nobody.
-        before = (peer.online, 0 if peer.online else peer.last_seen)
-        peer.online, peer.last_seen = volatile.online, volatile.last_seen
-        if before != (peer.online, 0 if peer.online else peer.last_seen):
-            self._stamp(peer, "online")
-            self._offer(peer)
-
-    def _all_sessions(self) -> list[Session]:
-        return [session for sessions in self._sessions.values() for session in sessions]
-
     def _encode_sections(self) -> Sections:
         settings = self.settings
         return tuple(map(encode, (settings.domain, settings.derp_map, settings.dns_config())))
-
-
-_READ: dict[Group, Callable[[World, Peer, Volatile], None]] = {
-    "body": World._read_body,
-    "disco": World._read_disco,
-    "endpoints": World._read_endpoints,
-    "derp": World._read_derp,
-    "cap": World._read_cap,
-    "online": World._read_online,
-}
 
 
 def _body(node: Node) -> tuple[object, ...]:

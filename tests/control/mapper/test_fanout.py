@@ -219,7 +219,7 @@ async def test_one_shot_map_leaves_nothing_behind(autojump_clock: MockClock, off
     client.receive(office.fanout.full_map(1, zstd=False, capver=130))
     assert len(client.peers) == 2
     assert office.fanout.streams(1) == 0
-    assert office.tailnet.world._sessions == {}
+    assert office.tailnet.world._audience.everybody() == []
 
 
 async def test_message_is_built_when_there_is_room(autojump_clock: MockClock, office: Office) -> None:

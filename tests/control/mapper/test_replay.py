@@ -5,17 +5,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import pytest
 
 from control.mapper import session as session_module
-from control.mapper import world as world_module
 from control.mapper.blocks import Blocks
 from control.mapper.peers import Peer
 from control.mapper.session import Delta, Session
 from control.mapper.world import World
-from control.state.volatile import Volatile
+from control.state.volatile import Group
 from tests.control.mapper.client import Wrong
 from tests.control.mapper.histories import History
 from tests.control.mapper.tailnet import Tailnet
@@ -148,11 +147,15 @@ def _no_expiry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _failover_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    def read_online(self: World, peer: Peer, volatile: Volatile) -> None:
-        peer.online, peer.last_seen = volatile.online, volatile.last_seen
-        self._stamp(peer, "online")
+    """Routers come and go, and no election follows until a restart."""
+    real = World.on_touch
 
-    monkeypatch.setitem(world_module._READ, "online", read_online)
+    def on_touch(self: World, node_id: int, groups: Collection[Group], now: float) -> None:
+        with monkeypatch.context() as meanwhile:
+            meanwhile.setattr(World, "_offer", lambda self, peer: None)
+            real(self, node_id, groups, now)
+
+    monkeypatch.setattr(World, "on_touch", on_touch)
 
 
 def _stale_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
