@@ -19,6 +19,8 @@ NOW = 1_750_000_000.0
 DAY = 86400.0
 PEPPER = b"pepper"
 
+Fields = dict[str, Any]
+
 
 def machine_key(number: int) -> MachinePublic:
     return MachinePublic(b"m" + number.to_bytes(31, "big"))
@@ -30,29 +32,26 @@ def node_key(number: int) -> NodePublic:
 
 def a_user(number: int = 1, **fields: Any) -> User:
     name = ("", "ann", "bob", "cid")[number] if 0 < number < 4 else f"user{number}"
-    return User(**({"id": number, "name": name, "created_at": NOW} | fields))
+    values: Fields = {"id": number, "name": name, "created_at": NOW}
+    return User(**(values | fields))
 
 
 def a_node(number: int = 1, **fields: Any) -> Node:
     """Of user 1, with a login of 30 days. With `tags` and nothing else said: nobody's, without an end."""
     tagged = bool(fields.get("tags"))
-    return Node(
-        **(
-            {
-                "id": number,
-                "machine_key": machine_key(number),
-                "node_key": node_key(number),
-                "name": f"node{number}",
-                "hostname": f"node{number}",
-                "ipv4": f"100.64.{number // 256}.{number % 256}",
-                "ipv6": f"fd7a:115c:a1e0::{number:x}",
-                "created_at": NOW,
-                "user_id": None if tagged else 1,
-                "expires_at": None if tagged else NOW + 30 * DAY,
-            }
-            | fields
-        )
-    )
+    values: Fields = {
+        "id": number,
+        "machine_key": machine_key(number),
+        "node_key": node_key(number),
+        "name": f"node{number}",
+        "hostname": f"node{number}",
+        "ipv4": f"100.64.{number // 256}.{number % 256}",
+        "ipv6": f"fd7a:115c:a1e0::{number:x}",
+        "created_at": NOW,
+        "user_id": None if tagged else 1,
+        "expires_at": None if tagged else NOW + 30 * DAY,
+    }
+    return Node(**(values | fields))
 
 
 def a_key(number: int = 1, **fields: Any) -> tuple[AuthKey, tuple[str, Secret]]:
@@ -60,9 +59,9 @@ def a_key(number: int = 1, **fields: Any) -> tuple[AuthKey, tuple[str, Secret]]:
     ident = f"key{number}".ljust(secret.ID_LEN, "x")
     text = Secret(f"{secret.AUTH_KEY}-{ident}-secret of key {number}")
     mac = secret.mac_of(secret.AUTH_KEY, text, PEPPER)
-    values = {"id": ident, "mac": mac, "created_at": NOW, "expires_at": NOW + 3600.0}
-    owner = {"user_id": None if fields.get("tags") else 1}
-    return AuthKey(**(values | owner | fields)), (ident, text)
+    values: Fields = {"id": ident, "mac": mac, "created_at": NOW, "expires_at": NOW + 3600.0}
+    values["user_id"] = None if fields.get("tags") else 1
+    return AuthKey(**(values | fields)), (ident, text)
 
 
 def facts_with(*records: User | Node | AuthKey | Tombstone) -> Facts:
@@ -86,5 +85,6 @@ def facts_with(*records: User | Node | AuthKey | Tombstone) -> Facts:
 def a_login(machine: int = 1, key: int | None = None, **fields: Any) -> Register:
     """A registration request by that machine, with node key `key` (its own if not said)."""
     number = machine if key is None else key
-    values = {"machine_key": machine_key(machine), "node_key": node_key(number), "hostname": f"node{machine}"}
+    values: Fields = {"machine_key": machine_key(machine), "node_key": node_key(number)}
+    values["hostname"] = f"node{machine}"
     return Register(**(values | fields))
