@@ -64,6 +64,7 @@ class Peer:
         "self_rev",
         "slot",
         "viewers",
+        "watched",
     )
 
     def __init__(self, node: Node, volatile: Volatile, slot: int, rev: int, domain: str) -> None:
@@ -77,6 +78,7 @@ class Peer:
         self.fragments: dict[Routes, bytes] = {}
         self.viewers: object = None  # the class of this node as a viewer
         self.expired = False
+        self.watched: float | None = None  # the expiry that the world waits for
         self.gone = False
         self.endpoints = volatile.endpoints
         self.disco_key = volatile.disco_key

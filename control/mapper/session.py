@@ -122,7 +122,7 @@ class Session:
         self.mark()
 
     def mark_user(self, user: int) -> None:
-        if self._profiles & self.world.user_bit(user):
+        if self._profiles & self.world.users.bit(user):
             self._renamed.add(user)
             self.mark()
 
@@ -160,7 +160,7 @@ class Session:
         world, own, view = self.world, self.world.peers[self.node_id], self.world.view_of(self.node_id)
         self._view, self._self_rev, self._sections = view, own.self_rev, world.sections(view)
         bits = view.visible & ~own.bit
-        users = world.users_of(bits | own.bit)
+        users = world.users.owners(bits | own.bit)
         self._sent_users(users)
         members = _complete(world, world.self_json(own), self._sections, users, now)
         if not bits:  # an empty `Peers` says nothing
@@ -238,20 +238,20 @@ class Session:
         world = self.world
         users = {
             user
-            for user in (*world.users_of(whole), own.wire_user)
-            if not self._profiles & world.user_bit(user)
+            for user in (*world.users.owners(whole), own.wire_user)
+            if not self._profiles & world.users.bit(user)
         }
         for user in self._renamed:
-            if world.user_nodes.get(user, 0) & (wanted | own.bit):
+            if world.users.owns_any(user, wanted | own.bit):
                 users.add(user)
             else:
-                self._profiles &= ~world.user_bit(user)  # stale at the client from now on
+                self._profiles &= ~world.users.bit(user)  # stale at the client from now on
         self._sent_users(users)
         return sorted(users)
 
     def _sent_users(self, users: Iterable[int]) -> None:
         for user in users:
-            self._profiles |= self.world.user_bit(user)
+            self._profiles |= self.world.users.bit(user)
 
     def _encode(self, delta: Delta, members: Members, view: View, own: Peer) -> bytes:
         world = self.world
@@ -263,7 +263,7 @@ class Session:
             patches = encode_array(encode_patch(peer, parts) for peer, parts in delta.patches)
             members.append((wire.PEERS_CHANGED_PATCH, patches))
         if delta.users:
-            members.append((wire.USER_PROFILES, _profiles(world, delta.users)))
+            members.append((wire.USER_PROFILES, world.users.profiles(delta.users)))
         if delta.whole:
             return self._with_peers(members, wire.PEERS_CHANGED, delta.whole, view, own)
         return encode_message(encode_object(members), self.zstd)
@@ -296,14 +296,10 @@ def _complete(world: World, self_json: bytes, sections: Sections, users: list[in
         )  # sticky in the client; in a delta it costs a rebuild
     members.append((wire.COLLECT_SERVICES, b"false"))
     members += zip(SECTIONS, sections, strict=True)
-    members.append((wire.USER_PROFILES, _profiles(world, users)))
+    members.append((wire.USER_PROFILES, world.users.profiles(users)))
     return members
 
 
 def _self_members(self_json: bytes, now: float) -> Members:
     # ControlTime is what a client judges key expiry by.
     return [(wire.CONTROL_TIME, encode(timestamp(now))), (wire.NODE, self_json)]
-
-
-def _profiles(world: World, users: Iterable[int]) -> bytes:
-    return encode_array(world.profiles[user] for user in users if user in world.profiles)

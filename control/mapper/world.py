@@ -15,13 +15,14 @@ from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
 from control.mapper.audience import Audience
-from control.mapper.blocks import SIZE, Blocks, slots_of
+from control.mapper.blocks import SIZE, Blocks
 from control.mapper.damper import Damper
-from control.mapper.peers import TAGGED_PROFILE, Part, Peer, encode_profile, encode_self, self_attributes
+from control.mapper.peers import Part, Peer, encode_self, self_attributes
 from control.mapper.routes import RouteTable
 from control.mapper.settings import NetmapSettings
+from control.mapper.users import Users
 from control.mapper.view import EXPIRED, AllowAll, View, ViewFunction, Views
-from control.model import TAGGED_USER_ID, Node
+from control.model import Node
 from control.state.changes import AnyChange, NodeGone, NodePut, UserGone, UserPut
 from control.state.facts import Facts
 from control.state.volatile import Group, Volatile
@@ -57,20 +58,18 @@ class World:
         self.by_slot: dict[int, Peer] = {}
         self.slot_ids: list[int] = []  # those of the gone too: slots are not used twice
         self.blocks = Blocks(self.by_slot)
-        self.profiles = {TAGGED_USER_ID: TAGGED_PROFILE}  # user id on the wire → JSON
-        self.user_slots: dict[int, int] = {}  # for bitsets of users
-        self.user_nodes: dict[int, int] = {}  # user id on the wire → bitset of peers
+        self.users = Users(self.by_slot)
         self.deltas: dict[Hashable, bytes] = {}  # messages made at this rev, for sessions that need the same
         self._routes = RouteTable(primaries or {})
         self._views = Views(view_function or AllowAll(), self.peers, self._routes, SIZE)
         self._audience = Audience()
         self._expiries: list[tuple[float, int]] = []  # heap; outdated entries stay until their time
-        self._postponed: list[tuple[float, int]] = []  # heap: endpoints of these nodes wait
+        self._postponed: dict[int, float] = {}  # node → when its new endpoints may be told
         self._dampers: dict[int, Damper] = {}
         self._review: dict[int, Peer] = {}  # whose visibility or routes may have changed
         self._sections = self._encode_sections()
         for user in facts.users.values():
-            self.profiles[user.id] = encode_profile(user)
+            self.users.put(user.id, user)
         for ident in sorted(facts.nodes):
             self._add(facts.nodes[ident])
         self._settle()
@@ -90,15 +89,6 @@ class World:
 
     def self_json(self, peer: Peer) -> bytes:
         return encode_self(peer, self._routes.routes_of(peer.id))
-
-    def users_of(self, bits: int) -> list[int]:
-        """The users of these peers. Of many peers the users are asked, for they are fewer."""
-        if bits.bit_count() <= SIZE:
-            return sorted({self.by_slot[slot].wire_user for slot in slots_of(bits)})
-        return [user for user, nodes in self.user_nodes.items() if nodes & bits]
-
-    def user_bit(self, user: int) -> int:
-        return 1 << self.user_slots.setdefault(user, len(self.user_slots))
 
     def attach(self, session: Session) -> None:
         """Raises KeyError when the session's node does not exist."""
@@ -150,13 +140,12 @@ class World:
         """Once a second: nodes whose time is over, endpoints that waited. The cost follows what is due."""
         self._begin(now)
         while expire and self._expiries and self._expiries[0][0] <= now:
-            _, ident = heappop(self._expiries)
-            if ident in self.peers and not self.peers[ident].expired:
-                self._node_changed(ident)
-        while self._postponed and self._postponed[0][0] <= now:
-            _, ident = heappop(self._postponed)
-            if ident in self.peers:
-                self._read_endpoints(self.peers[ident], self.volatile.get(ident, UNKNOWN))
+            peer = self.peers.get(heappop(self._expiries)[1])
+            if peer is not None and not peer.expired:
+                peer.watched = None  # should the clock step back, it is watched again
+                self._node_changed(peer.id)
+        for ident in [ident for ident, ready_at in self._postponed.items() if ready_at <= now]:
+            self._read_endpoints(self.peers[ident], self.volatile.get(ident, UNKNOWN))
         self._settle()
 
     def update_settings(self, settings: NetmapSettings, now: float) -> None:
@@ -223,7 +212,7 @@ class World:
         self.peers[node.id] = self.by_slot[peer.slot] = peer
         self.slot_ids.append(node.id)
         self.blocks.touch(peer.slot, self.rev)
-        self._read_user(peer, None)
+        self.users.own(peer.wire_user, peer.bit)
         self._read_expiry(peer)
         self._read_attributes(peer)
         self._offer(peer)
@@ -238,7 +227,8 @@ class World:
         del self.peers[peer.id], self.by_slot[peer.slot]
         self._dampers.pop(peer.id, None)
         self._routes.offer(peer.id, (), online=False)
-        self._forget_user(peer, peer.wire_user)
+        self._postponed.pop(peer.id, None)
+        self.users.disown(peer.wire_user, peer.bit)
         peer.gone = True
         self._review[peer.id] = peer
 
@@ -259,7 +249,9 @@ class World:
         if self._read_expiry(peer) or _body(old) != _body(node):
             self._stamp(peer, "body")
             self._stamp_self(peer)
-        self._read_user(peer, old_user)
+        if peer.wire_user != old_user:
+            self.users.disown(old_user, peer.bit)
+            self.users.own(peer.wire_user, peer.bit)
         self._read_attributes(peer)
         self._offer(peer)
         self._classify(peer)
@@ -267,33 +259,19 @@ class World:
 
     def _user_changed(self, ident: int) -> Iterable[int]:
         """Returns the nodes to look at again: what they may do can depend on their user."""
-        user = self.facts.users.get(ident)
-        profile = None if user is None else encode_profile(user)
-        if profile != self.profiles.get(ident):
-            if profile is None:
-                del self.profiles[ident]
-            else:
-                self.profiles[ident] = profile
-                for session in self._audience.everybody():
-                    session.mark_user(ident)
+        if self.users.put(ident, self.facts.users.get(ident)):
+            for session in self._audience.everybody():
+                session.mark_user(ident)
         return self.facts.by_user.get(ident, ())
 
     def _read_expiry(self, peer: Peer) -> bool:
         """Whether it expired, or came back."""
         before, peer.expired = peer.expired, peer.node.expired(self.now)
-        if peer.node.expires_at is not None and not peer.expired:
-            heappush(self._expiries, (peer.node.expires_at, peer.id))
+        if not peer.expired and peer.node.expires_at != peer.watched:
+            peer.watched = peer.node.expires_at
+            if peer.watched is not None:
+                heappush(self._expiries, (peer.watched, peer.id))
         return before != peer.expired
-
-    def _read_user(self, peer: Peer, old_user: int | None) -> None:
-        if old_user is not None:
-            self._forget_user(peer, old_user)
-        self.user_nodes[peer.wire_user] = self.user_nodes.get(peer.wire_user, 0) | peer.bit
-
-    def _forget_user(self, peer: Peer, user: int) -> None:
-        self.user_nodes[user] &= ~peer.bit
-        if not self.user_nodes[user]:
-            del self.user_nodes[user]
 
     def _read_attributes(self, peer: Peer) -> None:
         function, node = self._views.function, peer.node
@@ -328,6 +306,7 @@ class World:
         peer.viewers = viewers
 
     def _read_endpoints(self, peer: Peer, volatile: Volatile) -> None:
+        self._postponed.pop(peer.id, None)
         if sorted(volatile.endpoints) == sorted(peer.endpoints):
             return  # another order of the same is no news
         damper = self._dampers.get(peer.id)
@@ -337,7 +316,7 @@ class World:
             peer.endpoints = volatile.endpoints
             self._stamp(peer, "endpoints")
         else:
-            heappush(self._postponed, (damper.ready_at, peer.id))
+            self._postponed[peer.id] = damper.ready_at
 
     def _encode_sections(self) -> Sections:
         settings = self.settings
