@@ -208,7 +208,7 @@ class Fanout:
 
     def end_all(self) -> None:
         """Shutdown: every stream ends after the message that it is writing."""
-        for streams in list(self._streams.values()):
+        for streams in self._wheel:
             for stream in streams:
                 stream.end()
 

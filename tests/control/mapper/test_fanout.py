@@ -207,19 +207,22 @@ async def test_stream_of_a_deleted_node_is_held_open(autojump_clock: MockClock, 
     assert reader.client.keep_alives >= 10
 
 
-async def test_unknown_node_is_refused(autojump_clock: MockClock, office: Office) -> None:
+def test_unknown_node_is_refused() -> None:
+    fanout = Fanout(Tailnet().world, clock=lambda: 0.0)
     with pytest.raises(NotFound):
-        office.fanout.open(99, zstd=True, capver=130)
+        fanout.open(99, zstd=True, capver=130)
     with pytest.raises(NotFound):
-        office.fanout.full_map(99, zstd=True, capver=130)
+        fanout.full_map(99, zstd=True, capver=130)
 
 
-async def test_one_shot_map_leaves_nothing_behind(autojump_clock: MockClock, office: Office) -> None:
+def test_one_shot_map_leaves_nothing_behind() -> None:
+    tailnet = Tailnet(nodes=3)
+    fanout = Fanout(tailnet.world, clock=lambda: tailnet.now)
     client = Client(modern=True, compressed=False)
-    client.receive(office.fanout.full_map(1, zstd=False, capver=130))
+    client.receive(fanout.full_map(1, zstd=False, capver=130))
     assert len(client.peers) == 2
-    assert office.fanout.streams(1) == 0
-    assert office.tailnet.world._audience.everybody() == []
+    assert fanout.streams(1) == 0
+    assert tailnet.world._audience.everybody() == []
 
 
 async def test_message_is_built_when_there_is_room(autojump_clock: MockClock, office: Office) -> None:
@@ -265,6 +268,12 @@ async def test_tightening_reaches_or_ends_every_session(autojump_clock: MockCloc
 
 async def test_shutdown_ends_all_streams(autojump_clock: MockClock, office: Office) -> None:
     readers = [await office.connect(ident) for ident in (1, 2)]
+    node_key = office.tailnet.facts.nodes[3].node_key
+    office.tailnet.remove(3)
+    stone = office.tailnet.facts.tombstones[node_key]
+    readers.append(Reader(office.fanout, office.fanout.open_deleted(stone, zstd=True, capver=130)))
+    office.nursery.start_soon(readers[-1].run)
+    await wait_all_tasks_blocked()
     office.fanout.end_all()
     await wait_all_tasks_blocked()
     assert not any(reader.open for reader in readers)
