@@ -108,8 +108,8 @@ class Session:
             if self.wake is not None:
                 self.wake()
 
-    def mark_peer(self, ident: int) -> None:
-        self._dirty.add(ident)
+    def mark_peers(self, ids: list[int]) -> None:
+        self._dirty.update(ids)
         self.mark()
 
     def mark_view(self, gained: int) -> None:

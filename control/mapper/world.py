@@ -66,6 +66,7 @@ class World:
         self._expiries: list[tuple[float, int]] = []  # heap; outdated entries stay until their time
         self._postponed: dict[int, float] = {}  # node → when its new endpoints may be told
         self._dampers: dict[int, Damper] = {}
+        self._stamped: set[Peer] = set()  # whose sessions are to be told
         self._review: dict[int, Peer] = {}  # whose visibility or routes may have changed
         self._sections = self._encode_sections()
         for user in facts.users.values():
@@ -178,7 +179,13 @@ class World:
         self.deltas.clear()
 
     def _settle(self) -> None:
-        """Elections, then views: a prefix moves from one router to the next within one revision."""
+        """Tell the sessions. Elections, then views: a prefix moves from one router to the next in one revision."""
+        if self._stamped:
+            for viewers, view in self._views:
+                if ids := [peer.id for peer in self._stamped if peer.bit & view.visible]:
+                    for session in self._audience.of_class(viewers):
+                        session.mark_peers(ids)
+            self._stamped.clear()
         for ident in self._routes.settle():
             if ident in self.peers:
                 self._stamp_self(self.peers[ident])
@@ -196,10 +203,7 @@ class World:
 
     def _stamp(self, peer: Peer, part: Part) -> None:
         self._touch(peer, part)
-        for viewers, view in self._views:
-            if view.visible & peer.bit:
-                for session in self._audience.of_class(viewers):
-                    session.mark_peer(peer.id)
+        self._stamped.add(peer)
 
     def _stamp_self(self, peer: Peer) -> None:
         peer.self_rev = self.rev

@@ -71,7 +71,7 @@ def _no_mark_view(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _no_dirty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Session, "mark_peer", lambda self, ident: None)
+    monkeypatch.setattr(Session, "mark_peers", lambda self, ids: None)
 
 
 def _patch_strangers(monkeypatch: pytest.MonkeyPatch) -> None:
