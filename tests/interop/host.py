@@ -142,10 +142,10 @@ class Host:
         self._spawned.append(process)
         return process
 
-    def probe(self, *argv: str, timeout: float = 20) -> dict[str, Any]:
+    def probe(self, *argv: str, timeout: float = 20, stdin: str | None = None) -> dict[str, Any]:
         """Run a subcommand of probe.py (resolve, connect, put, get) on this host; its answer."""
         answer: dict[str, Any] = json.loads(
-            self.run(sys.executable, str(PROBE), *argv, timeout=timeout).stdout
+            self.run(sys.executable, str(PROBE), *argv, timeout=timeout, stdin=stdin).stdout
         )
         return answer
 

@@ -4,7 +4,7 @@ probe.py resolve NAME                          {"addresses": [...]} by getaddrin
 probe.py connect HOST PORT [SECONDS]           {"result": "open" | "refused" | "timeout" | "unreachable"}
 probe.py serve PORT [ADDRESS]                  TCP server for put and get, until killed
 probe.py put|get HOST PORT BYTES               moves pseudo-random bytes, compares SHA-256: {"ok", "seconds", "bytes"}
-probe.py talk HOST PORT HEX SECONDS            sends bytes, then reads until the end: {"answer" in hex, "ended"}
+probe.py talk HOST PORT SECONDS < HEX          sends bytes, then reads until the end: {"answer" in hex, "ended"}
 """
 
 from __future__ import annotations
@@ -121,8 +121,8 @@ def main(command: str, *rest: str) -> None:
             Server((host, int(port)), Handler).serve_forever()
         case (("put" | "get"), (host, port, size)):
             print(json.dumps(transfer(command, host, int(port), int(size))))
-        case "talk", (host, port, data, seconds):
-            print(json.dumps(talk(host, int(port), bytes.fromhex(data), float(seconds))))
+        case "talk", (host, port, seconds):
+            print(json.dumps(talk(host, int(port), bytes.fromhex(sys.stdin.read()), float(seconds))))
         case _:
             sys.exit(__doc__)
 

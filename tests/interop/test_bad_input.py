@@ -44,9 +44,8 @@ class World:
     def talk(self, port: int, data: bytes, seconds: float = 15) -> tuple[bytes, bool]:
         """Bytes to a port of the server: what it answers, and whether it ended the connection."""
         address = self.server.host.address
-        heard = self.stranger.probe(
-            "talk", address, str(port), data.hex(), str(seconds), timeout=seconds + 10
-        )
+        words = ("talk", address, str(port), str(seconds))
+        heard = self.stranger.probe(*words, stdin=data.hex(), timeout=seconds + 10)
         return bytes.fromhex(heard["answer"]), heard["ended"]
 
     def machine(self, path: str, body: bytes | dict[str, object], *args: str) -> dict[str, Any]:
