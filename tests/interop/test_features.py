@@ -50,7 +50,7 @@ def test_two_routers_for_one_prefix_fail_over_and_do_not_flap_back(trial: Trial)
 
     gates["gate"].host.wire.blackhole()
     gates["gate"].kill()
-    wait_for(lambda: primary(ann) == "spare", 100, "the other router takes over")
+    wait_for(lambda: primary(ann) == "spare", 120, "the other router takes over")
     wait_for(lambda: reach(ann, printer.address, 9100, 2) == "open", 20, "the printer by the second router")
 
     gates["gate"].host.wire.blackhole(False)
