@@ -23,6 +23,7 @@ from appliance.config.load import Loaded
 from appliance.config.schema import Config
 from appliance.door.names import NameTable
 from appliance.door.service import Door
+from appliance.door.turns import FairTurns
 from appliance.errors import OperatorError
 from appliance.lifecycle import until_told_to_stop
 from appliance.listeners import Listeners
@@ -34,7 +35,7 @@ from appliance.server_keys import load_keys
 from appliance.socket_api import bind_socket, serve_socket
 from appliance.socket_path import Places
 from appliance.state_dir import open_state
-from appliance.tls.watch import load_certificate, watch_certificate
+from appliance.tls.watch import load_certificate, trusted, watch_certificate
 from appliance.version import version
 from control.mapper.settings import NetmapSettings
 from control.service import ControlService
@@ -79,7 +80,7 @@ async def serve(config: Config, places: Places) -> None:
     def evict(node_key: bytes) -> None:
         relay.evict(node_key)
 
-    overview = Overview(config, certificate, started_at)
+    overview, turns = Overview(config, certificate, started_at), FairTurns()
     control = ControlService(
         SqliteStore(places.state / "homeport.db"),
         noise_key=keys.noise,
@@ -90,6 +91,7 @@ async def serve(config: Config, places: Places) -> None:
         overview=overview.status,
         wall=wall_clock,
         quotas=bounds.quotas(config.limits),
+        turn=turns.do,
     )
     relay = DerpService(keys.derp, admit=control.admission.admit, limits=bounds.relay(config.limits))
     overview.relay = relay.counters
@@ -104,12 +106,15 @@ async def serve(config: Config, places: Places) -> None:
         control=control.serve,
         relay=relay.serve,
         relay_public_key=relay.public_key,
-        pages=create_app(server_url=str(config.url), overview=overview.page),
+        pages=create_app(server_url=str(config.url), overview=overview.page, hsts=trusted(config)),
         server_key=control.key_body,
         healthy=control.healthy,
         version=version(),
         bootstrap_dns=lambda: {config.url.host: addresses} if addresses else {},
         ping_response=lambda ident: False,  # no ping is sent yet, so none is waited for
+        turns=turns,
+        pre_auth_connections=config.limits.pre_auth_connections,
+        pre_auth_per_source=config.limits.pre_auth_per_source,
         trusted_proxies=config.proxy.trusted,
         proxy_protocol=config.proxy.protocol == "v1v2",
     )

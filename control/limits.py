@@ -111,6 +111,10 @@ BYTES_PER_WINDOW_UPDATE = 1024
 CONTINUATION_FRAMES = Rate(burst=8, per_second=1)  # 16 KiB of headers fit one frame: nobody needs any
 OTHER_FRAMES = Rate(burst=100, per_second=100)  # PRIORITY, unknown types: ignored, but not for ever
 
+# --- Connections ------------------------------------------------------------------------------------------------
+
+NOISE_PER_MACHINE = 8  # a client holds two or three at once since 1.90, and some that died unnoticed
+
 # --- Requests of one connection ---------------------------------------------------------------------------------
 
 REGISTRATIONS = Rate(

@@ -10,9 +10,10 @@ await service.serve(stream, initiation, remote, preface)      one upgraded conne
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import trio
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -21,7 +22,7 @@ from control.admission import Admission
 from control.api.handlers import Api
 from control.duties import EPHEMERAL_GRACE_S, Duties
 from control.keys import MachinePublic
-from control.limits import Quotas
+from control.limits import NOISE_PER_MACHINE, Quotas
 from control.login.failures import FailedKeys
 from control.login.pending import PendingLogins
 from control.machine.http2 import Connection
@@ -33,13 +34,21 @@ from control.mapper.fanout import Fanout
 from control.mapper.settings import NetmapSettings
 from control.mapper.world import World
 from control.noise import NoiseError
+from control.noise.handshake import Accepted
 from control.noise.stream import accept
+from control.prefixes import source_of
 from control.state.rules import decide
 from control.state.state import State
 from control.state.store import Store
 from control.tailcfg.codec import encode
 
 logger = logging.getLogger("control")
+
+
+class FairTurn(Protocol):
+    """Does a handshake's work when it is the turn of its source."""
+
+    async def __call__(self, source: str, work: Callable[[], Accepted]) -> Accepted: ...
 
 
 class ControlService:
@@ -58,6 +67,7 @@ class ControlService:
         wall: Callable[[], float],
         ephemeral_grace_s: float = EPHEMERAL_GRACE_S,
         quotas: Quotas = Quotas(),  # noqa: B008  (immutable)
+        turn: FairTurn | None = None,
     ) -> None:
         self._noise_key, self._pepper, self._settings, self._server_url = (
             noise_key,
@@ -65,12 +75,13 @@ class ControlService:
             settings,
             server_url,
         )
+        self._fair_turn = turn
         self._overview, self._wall, self._ephemeral_grace_s = overview, wall, ephemeral_grace_s
         self.state = State(store, decide=partial(decide, quotas=quotas), pepper=pepper, clock=wall)
         self.admission = Admission(evict, wall)
         self.pending = PendingLogins(quotas)
         self.presence = Presence(self._set_online)
-        self._connections: set[Connection] = set()
+        self._connections: dict[MachinePublic, dict[Connection, trio.CancelScope]] = {}
         self._routes: dict[tuple[str, str], MachineHandler] = {}
 
     def open(self) -> None:
@@ -121,35 +132,54 @@ class ControlService:
             await nursery.start(self.fanout.run)
             task_status.started()
 
-    async def serve(self, stream: trio.abc.Stream, initiation: bytes, remote: str, preface: bytes) -> None:
-        """Serve one upgraded connection until it ends. `preface` (the 101) leaves in the same write as our answer."""
+    async def serve(
+        self,
+        stream: trio.abc.Stream,
+        initiation: bytes,
+        remote: str,
+        preface: bytes,
+        proven: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Serve one upgraded connection until it ends. `preface` (the 101) leaves in the same write as our answer.
+
+        `proven` is called when the machine turns out to be a node's; until then its connection is a stranger's.
+        """
         try:
-            session = await accept(stream, self._noise_key, initiation, preface)
+            turn = partial(self._fair_turn, source_of(remote)) if self._fair_turn else None
+            session = await accept(stream, self._noise_key, initiation, preface, turn)
         except NoiseError as exc:
-            logger.info("noise: handshake failed remote=%s reason=%s", remote, exc)
+            logger.info("handshake failed", extra={"remote": remote, "reason": str(exc)})
             return
         machine = Machine(
-            key=MachinePublic(session.machine_key),
+            key=session.machine_key,
             version=session.version,
             remote=remote,
             wall=self._wall,
             monotonic=trio.current_time,
+            proven=proven,
         )
-        known = machine.key in self.state.durable.by_machine_key
-        connection = Connection(session.stream, handler_for(machine, self._routes), registered=known)
-        machine.connection = connection
-        self._connections.add(connection)
+        machine.connection = Connection(session.stream, handler_for(machine, self._routes))
+        with self._present(machine.key, machine.connection) as scope, scope:
+            await machine.connection.serve()
+
+    @contextmanager
+    def _present(self, key: MachinePublic, connection: Connection) -> Iterator[trio.CancelScope]:
+        """Count the machine's connections: clients hold two or three, and beyond eight the oldest goes."""
+        scope = trio.CancelScope()
+        mine = self._connections.setdefault(key, {})
+        if len(mine) >= NOISE_PER_MACHINE:
+            next(iter(mine.values())).cancel()
+        mine[connection] = scope
         try:
-            reason = await connection.serve()
+            yield scope
         finally:
-            self._connections.discard(connection)
-        logger.debug(
-            "noise: connection ended machine=%s remote=%s reason=%s", machine.key.short, remote, reason
-        )
+            del mine[connection]
+            if not mine:
+                self._connections.pop(key, None)
 
     def drain(self) -> None:
         """Shutting down: requests that run are finished, new ones go elsewhere; map streams end."""
-        for connection in self._connections:
+        for connection in [one for each in self._connections.values() for one in each]:
             connection.drain()
         self.fanout.end_all()
 

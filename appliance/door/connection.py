@@ -41,8 +41,10 @@ from appliance.tls.transport import PlainStream
 log = logging.getLogger("appliance.door")
 
 Stream = PlainStream | TLSStream
-ServeControl = Callable[[trio.abc.Stream, bytes, str, bytes], Awaitable[None]]
-"""(stream, initiation, remote, preface): speaks Noise until the connection ends; the door closes it."""
+ServeControl = Callable[[trio.abc.Stream, bytes, str, bytes, Callable[[], None]], Awaitable[None]]
+"""(stream, initiation, remote, preface, proven): speaks Noise until the connection ends; the door closes it.
+
+`proven` is called once the machine is known to be a node's: until then the connection keeps its place among strangers."""
 ServeRelay = Callable[[Stream, str, bytes], Awaitable[None]]
 """(stream, remote, preface): returns when login failed, or when it has detached the stream."""
 
@@ -269,8 +271,7 @@ class Connection:
             )
         initiation = _decode_handshake(head.get("x-tailscale-handshake"))
         stream.unread(head.rest)
-        self._proven(self)
-        await self._house.control(stream, initiation, self._remote(head), CONTROL_PREFACE)
+        await self._house.control(stream, initiation, self._remote(head), CONTROL_PREFACE, self._is_proven)
         await stream.aclose()
         return False
 
@@ -281,9 +282,8 @@ class Connection:
         initiation = _decode_handshake(head.parameter("X-Tailscale-Handshake").replace(" ", "+"))
         stream.unread(head.rest)
         await stream.send_all(opening)
-        self._proven(self)
         websocket = WebSocketStream(stream)
-        await self._house.control(websocket, initiation, self._remote(head), b"")
+        await self._house.control(websocket, initiation, self._remote(head), b"", self._is_proven)
         await websocket.aclose()
         return False
 
@@ -299,6 +299,9 @@ class Connection:
         if not stream.detached:
             await stream.aclose()
         return False
+
+    def _is_proven(self) -> None:
+        self._proven(self)
 
     def _relay_preface(self) -> bytes:
         key = self._house.relay_public_key.hex()

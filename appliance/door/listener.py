@@ -42,11 +42,11 @@ class DoorCounters:
 class Reception:
     """Every connection of every listening socket."""
 
-    def __init__(self, house: House) -> None:
+    def __init__(self, house: House, strangers: PreAuthTable[Connection]) -> None:
         self.counters = DoorCounters()
         self.connections: set[Connection] = set()
         self._house = house
-        self._strangers: PreAuthTable[Connection] = PreAuthTable()
+        self._strangers = strangers
         self._empty = trio.Event()
 
     async def accept(self, listening: socket.socket, port: Port, nursery: trio.Nursery) -> None:

@@ -13,8 +13,10 @@ from quart_trio import QuartTrio
 from appliance.door.answers import Answers
 from appliance.door.asgi import PageServer
 from appliance.door.connection import House, Port, ServeControl, ServeRelay
+from appliance.door.limits import PRE_AUTH, PRE_AUTH_PER_SOURCE
 from appliance.door.listener import DoorCounters, Reception
 from appliance.door.names import NameTable
+from appliance.door.preauth import PreAuthTable
 from appliance.door.proxy import Network
 from appliance.door.routes import Listener
 from appliance.door.seldom import Seldom
@@ -43,12 +45,15 @@ class Door:
         version: str,
         bootstrap_dns: Callable[[], Mapping[str, Sequence[str]]],
         ping_response: Callable[[str], bool],
+        turns: FairTurns,
+        pre_auth_connections: int = PRE_AUTH,
+        pre_auth_per_source: int = PRE_AUTH_PER_SOURCE,
         trusted_proxies: Sequence[Network] = (),
         proxy_protocol: bool = False,
     ) -> None:
         """`https`, `http`: listening sockets; `certificate` None: TLS ends in front of us, both speak plain HTTP.
 
-        The other arguments are documented where they are used: `connection.House` and `answers.Answers`.
+        `turns`: the queue of handshake work, which `run` serves. The other arguments are documented where they are used: `connection.House` and `answers.Answers`.
         """
         self._https = https
         self._http = http
@@ -56,7 +61,7 @@ class Door:
         self._whole_table_on_http = urlsplit(server_url).scheme == "http"
         self._stop = trio.Event()
         self._grace_s = 0.0
-        self._turns = FairTurns()
+        self._turns = turns
         self._pages = PageServer(pages)
         house = House(
             control=control,
@@ -78,7 +83,7 @@ class Door:
             bios=Bios.make(),
             seldom=Seldom(),
         )
-        self._reception = Reception(house)
+        self._reception = Reception(house, PreAuthTable(pre_auth_connections, pre_auth_per_source))
 
     @property
     def counters(self) -> DoorCounters:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import trio
 
+from appliance.config.kinds import ip_or_none
 from appliance.config.schema import Config
 from appliance.errors import OperatorError
 from appliance.tls.current import CurrentCertificate
@@ -45,3 +46,8 @@ def reload_certificate(certificate: CurrentCertificate, *, forced: bool) -> None
         log.info("certificate loaded", extra={"expires": certificate.expires_at.isoformat()})
     except OperatorError as exc:
         log.warning("%s; the old certificate stays in use", exc.message, extra={"hint": " ".join(exc.hints)})
+
+
+def trusted(config: Config) -> bool:
+    """Whether browsers may be told to insist on https: a certificate by somebody else, for a name."""
+    return config.tls.mode == "files" and ip_or_none(config.url.host) is None

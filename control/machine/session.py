@@ -19,7 +19,8 @@ logger = logging.getLogger("control.machine")
 class Machine:
     """Who speaks on this connection: made by the handshake, given to every handler (security.md §2).
 
-    `version` is the capability version of the handshake's prologue. `wall` and `monotonic` are the clocks.
+    `version` is the capability version of the handshake's prologue. `wall` and `monotonic` are the clocks; `proven` tells
+    the door that this is no stranger.
     """
 
     key: MachinePublic
@@ -27,6 +28,7 @@ class Machine:
     remote: str
     wall: Callable[[], float]
     monotonic: Callable[[], float]
+    proven: Callable[[], None]
     connection: Connection | None = field(default=None, repr=False)
     _budgets: dict[Rate, Budget] = field(default_factory=dict, repr=False)
 
@@ -40,7 +42,8 @@ class Machine:
         return self._budgets.setdefault(rate, Budget(rate, now)).spend(1, now)
 
     def registered(self) -> None:
-        """It has a node: the limits of strangers end."""
+        """It has a node: the limits of strangers end, here and at the door."""
+        self.proven()
         if self.connection is not None:
             self.connection.registered()
 

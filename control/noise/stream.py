@@ -9,7 +9,8 @@ step, so a write that fails or is cancelled closes the stream. Who must not lose
 """
 
 import operator
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple, TypeAlias
 
 import trio
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -17,10 +18,12 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from control import limits
 from control.keys import MachinePublic
 from control.noise.errors import NoiseError
-from control.noise.handshake import respond
+from control.noise.handshake import Accepted, respond
 from control.noise.records import Opener, Sealer
 
-__all__ = ["NoiseSession", "NoiseStream", "accept"]
+__all__ = ["NoiseSession", "NoiseStream", "Turn", "accept"]
+
+Turn: TypeAlias = Callable[[Callable[[], Accepted]], Awaitable[Accepted]]
 
 
 class NoiseStream(trio.abc.Stream):
@@ -144,17 +147,29 @@ class NoiseSession(NamedTuple):
     stream: NoiseStream
 
 
+async def _now(work: Callable[[], Accepted]) -> Accepted:
+    await trio.lowlevel.checkpoint()  # in a storm, one at a time
+    return work()
+
+
 async def accept(
-    stream: trio.abc.Stream, static_private: X25519PrivateKey, initiation: bytes, preface: bytes
+    stream: trio.abc.Stream,
+    static_private: X25519PrivateKey,
+    initiation: bytes,
+    preface: bytes,
+    turn: Turn | None = None,
 ) -> NoiseSession:
     """Answer *initiation*, with *preface* before it. Raises NoiseError, and then nothing was sent.
 
+    A handshake is a quarter of a millisecond of work that anybody can ask for: `turn` does it when it is its turn.
+
     The machine key is proved by the first record that opens, not before: an initiation can be replayed.
     """
-    await (
-        trio.lowlevel.checkpoint()
-    )  # a handshake takes a quarter of a millisecond: in a storm, one at a time
-    accepted = respond(static_private, initiation, X25519PrivateKey.generate())
+
+    def work() -> Accepted:
+        return respond(static_private, initiation, X25519PrivateKey.generate())
+
+    accepted = await (turn or _now)(work)
     secured = NoiseStream(
         stream, rx_key=accepted.rx_key, tx_key=accepted.tx_key, held=preface + accepted.response
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from quart_trio import QuartTrio
 from appliance.door.names import NameTable
 from appliance.door.service import Door
 from appliance.door.sockets import open_tcp
+from appliance.door.turns import FairTurns
 from appliance.tls.current import CurrentCertificate
 from appliance.tls.transport import Transport
 from tests.appliance.tls.connected import NAME, certificate, make_client_context
@@ -27,6 +29,7 @@ TS2021 = (
     b"POST /ts2021 HTTP/1.1\r\nHost: unused\r\nUpgrade: tailscale-control-protocol\r\nConnection: upgrade\r\n"
     b"X-Tailscale-Handshake: " + b"A" * 134 + b"A=\r\nContent-Length: 0\r\n\r\n"
 )
+TS2021_OF_A_NODE = TS2021.replace(b"A" * 134 + b"A=", base64.b64encode(b"node" + bytes(97)))
 DERP = b"GET /derp HTTP/1.1\r\nHost: relay\r\nUpgrade: DERP\r\nConnection: Upgrade\r\n\r\n"
 
 
@@ -45,10 +48,17 @@ class Fakes:
     """Raised by the control server instead of serving."""
 
     async def serve_control(
-        self, stream: trio.abc.Stream, initiation: bytes, remote: str, preface: bytes
+        self,
+        stream: trio.abc.Stream,
+        initiation: bytes,
+        remote: str,
+        preface: bytes,
+        proven: Callable[[], None],
     ) -> None:
-        """Echoes."""
+        """Echoes. An initiation that begins with `node` is a node's."""
         self.control.append((initiation, remote, preface))
+        if initiation.startswith(b"node"):
+            proven()
         if self.bug:
             raise self.bug
         await stream.send_all(preface + b"noise:")
@@ -231,6 +241,7 @@ async def running_door(folder: Path, *, http_on: str = ":0", **changes: Any) -> 
         "version": "1.2.3",
         "bootstrap_dns": lambda: {NAME: ["192.0.2.1"]},
         "ping_response": fakes.answer_ping,
+        "turns": FairTurns(),
     }
     door = Door(**(arguments | changes))
     async with trio.open_nursery() as nursery:

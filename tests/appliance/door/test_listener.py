@@ -12,9 +12,8 @@ import pytest
 import trio
 import trio.testing
 
-from appliance.door import limits, listener
-from appliance.door.preauth import PreAuthTable
-from tests.appliance.door.running import TS2021, running_door
+from appliance.door import limits
+from tests.appliance.door.running import TS2021, TS2021_OF_A_NODE, running_door
 
 
 @pytest.fixture
@@ -73,22 +72,23 @@ async def test_what_the_peer_did_is_no_bug(tmp_path: Path, caplog: pytest.LogCap
     assert not caplog.records
 
 
-async def test_a_full_table_drops_the_oldest_stranger_and_no_node(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """F2."""
-    monkeypatch.setattr(listener, "PreAuthTable", lambda: PreAuthTable[Any](total=4, per_source=4))
-    async with running_door(tmp_path) as running, AsyncExitStack() as stack:
+async def test_a_full_table_drops_the_oldest_stranger_and_no_node(tmp_path: Path) -> None:
+    """F2. Whoever finished a handshake with a key of his own making is a stranger still."""
+    limits = {"pre_auth_connections": 4, "pre_auth_per_source": 4}
+    async with running_door(tmp_path, **limits) as running, AsyncExitStack() as stack:
         node = await stack.enter_async_context(running.tls())
-        await node.stream.send_all(TS2021)
+        await node.stream.send_all(TS2021_OF_A_NODE)
         await node.until(b"noise:")
-        strangers = [await stack.enter_async_context(running.plain()) for _ in range(4)]
+        machine = await stack.enter_async_context(running.tls())
+        await machine.stream.send_all(TS2021)
+        await machine.until(b"noise:")
+        strangers = [await stack.enter_async_context(running.plain()) for _ in range(3)]
         await trio.testing.wait_all_tasks_blocked()
         assert running.door.counters.dropped == 0
         newcomer = await stack.enter_async_context(running.plain())
-        assert await strangers[0].ends()
+        assert await machine.ends()
         assert running.door.counters.dropped == 1
-        for client in (*strangers[1:], newcomer):
+        for client in (*strangers, newcomer):
             assert (await client.ask("GET /derp/probe")).status == 200
         await node.stream.send_all(b"still here")
         assert await node.until(b"here") == b"still here"
