@@ -16,30 +16,35 @@ from control.state.volatile import Group
 
 
 class Admission:
-    """Subscribes to commits. Node keys are 32 raw bytes on the relay's side."""
+    """Subscribes to commits. Node keys are 32 raw bytes on the relay's side.
+
+    The clock ends a login in `tick` alone, which is not called while the clock cannot be trusted.
+    """
 
     def __init__(self, evict: Callable[[bytes], None], wall: Callable[[], float]) -> None:
         self._evict, self._wall = evict, wall
         self._facts = Facts()
         self._keys: dict[int, NodePublic] = {}
+        self._ended: set[int] = set()  # ids of nodes whose login is over
         self._expiries: list[tuple[float, int]] = []  # heap of (wall-clock time, node id)
 
     def load(self, facts: Facts) -> None:
         self._facts = facts
         self._keys = {node.id: node.node_key for node in facts.nodes.values()}
         for node in facts.nodes.values():
-            self._watch(node)
+            self._watch(node, self._wall())
 
     def admit(self, node_key: bytes, remote: str) -> bool:
         """Whether this key is a node's whose login is valid now."""
         node = self._facts.node_by_key(NodePublic(node_key))
-        return node is not None and not node.expired(self._wall())
+        return node is not None and node.id not in self._ended
 
     def on_commit(self, changes: Sequence[AnyChange], facts: Facts, now: float) -> None:
         self._facts = facts
         for change in changes:
             if isinstance(change, NodeGone):
                 self._keys.pop(change.id, None)
+                self._ended.discard(change.id)
                 self._evict(bytes(change.node_key))
             elif isinstance(change, NodePut):
                 node = change.node
@@ -47,10 +52,9 @@ class Admission:
                 self._keys[node.id] = node.node_key
                 if old is not None and old != node.node_key:
                     self._evict(bytes(old))
-                if node.expired(now):
+                self._watch(node, now)
+                if node.id in self._ended:
                     self._evict(bytes(node.node_key))
-                else:
-                    self._watch(node)
 
     def on_touch(self, node_id: int, groups: Collection[Group], now: float) -> None:
         """Nothing volatile decides who may use the relay."""
@@ -59,9 +63,14 @@ class Admission:
         """End the relay connections of logins that the clock has ended. The cost follows what is due."""
         while self._expiries and self._expiries[0][0] <= now:
             node = self._facts.nodes.get(heapq.heappop(self._expiries)[1])
-            if node is not None and node.expired(now):
+            if node is not None and node.expired(now) and node.id not in self._ended:
+                self._ended.add(node.id)
                 self._evict(bytes(node.node_key))
 
-    def _watch(self, node: Node) -> None:
+    def _watch(self, node: Node, now: float) -> None:
+        if node.expired(now):
+            self._ended.add(node.id)
+            return
+        self._ended.discard(node.id)
         if node.expires_at is not None:
             heapq.heappush(self._expiries, (node.expires_at, node.id))

@@ -31,6 +31,7 @@ TICK_S = 1.0
 ANNOUNCE_AFTER_S = 10.0  # a node whose home relay is still unknown is shown to others all the same
 EPHEMERAL_GRACE_S = 5 * 60.0  # long enough for a reboot or a train tunnel, short enough for a tidy list
 STALE_EVERY_S = 3600.0
+RETRY_S = 60.0  # a duty that the disk refused
 CLOCK_JUMP_S = 300.0
 
 
@@ -109,8 +110,10 @@ class Duties:
     async def _announce(self, now: float) -> None:
         for node_id in _due(self._announcements, now):
             node = self.state.durable.nodes.get(node_id)
-            if node is not None and not node.announced and self.presence.has_stream(node_id):
-                await self._submit(AnnounceNode(node_id=node_id))
+            if node is None or node.announced or not self.presence.has_stream(node_id):
+                continue
+            if not await self._submit(AnnounceNode(node_id=node_id)):
+                heapq.heappush(self._announcements, (now + RETRY_S, node_id))
 
     async def _remove_ephemerals(self, now: float) -> None:
         gone = []
@@ -126,14 +129,20 @@ class Duties:
             else:
                 gone.append(node_id)
         if gone:
-            logger.info("ephemeral nodes removed: %s", gone)
-            await self._submit(RemoveStale(node_ids=tuple(gone)))
+            if await self._submit(RemoveStale(node_ids=tuple(gone))):
+                logger.info("ephemeral nodes removed: %s", gone)
+                return
+            for node_id in gone:
+                heapq.heappush(self._ephemerals, (now + RETRY_S, node_id))
 
-    async def _submit(self, command: AnyCommand) -> None:
+    async def _submit(self, command: AnyCommand) -> bool:
+        """Whether it was done."""
         try:
             await self.state.submit(command, SYSTEM)
         except (Refused, TryLater) as exc:
             logger.warning("a duty could not be done: %s: %s", type(command).__name__, exc)
+            return False
+        return True
 
 
 class ClockGuard:
