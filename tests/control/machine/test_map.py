@@ -250,6 +250,7 @@ async def test_the_first_stream_after_a_restart_tells_everything(autojump_clock:
 # ephemeral
 
 
+@pytest.mark.slow
 async def test_an_ephemeral_node_is_removed_after_its_grace(autojump_clock: MockClock) -> None:
     async with coordination() as home, home.machine(1) as device:
         await device.login(auth_key=await home.key(ephemeral=True))

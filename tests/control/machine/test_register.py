@@ -52,6 +52,7 @@ async def test_a_tagged_login_has_a_login_name_too(autojump_clock: trio.testing.
             assert (node["User"], node["Tags"]) == (TAGGED_USER_ID, ["tag:web"])
 
 
+@pytest.mark.slow
 async def test_one_off_key_spent_once_under_100_concurrent(autojump_clock: trio.testing.MockClock) -> None:
     """K2."""
     async with coordination() as home:
@@ -220,6 +221,7 @@ async def test_a_refused_approval_leaves_the_login_waiting(autojump_clock: trio.
         await device.login(Followup=url)
 
 
+@pytest.mark.slow
 async def test_pending_flood_keeps_a_strangers_login_alive(autojump_clock: trio.testing.MockClock) -> None:
     """K6, over the wire: a full room refuses in words, and who was there stays."""
     async with coordination(quotas=Quotas(pending_logins=40, pending_logins_per_source=8)) as home:
@@ -404,3 +406,21 @@ async def test_a_client_that_hangs_up_while_it_waits_can_ask_again(
         async with home.machine(1) as device:
             assert (await device.login(Followup=url))["User"]["Created"].startswith("2025-")
         assert home.nodes[1].created_at >= NOW
+
+
+async def test_canary_secrets_appear_nowhere(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """G1, for coordination: what is logged, answered, listed and stored after good, wrong and broken logins."""
+    caplog.set_level("DEBUG")
+    async with coordination() as home, home.machine(1) as device:
+        good, wrong = await home.key(), (await home.key())[:-8] + "aaaaaaaa"
+        answers = [await device.register(auth_key=key) for key in (wrong, good, good, "tskey-auth-canary")]
+        broken = json.dumps(device.register_body(auth_key=good, Version="x")).encode()
+        answers.append({"400": str(await device.client.post("/machine/register", broken))})
+        _, body = await device.client.post("/machine/map", broken[:-5])
+        listed = [await home.call("GET", path) for path in ("/keys", "/nodes", "/users", "/status")]
+        everywhere = repr([answers, body, listed, home.store.log, caplog.text])
+    for canary in (good, wrong):
+        assert canary.rpartition("-")[2][:20] not in everywhere
+    assert "canary" not in everywhere
