@@ -6,7 +6,7 @@
 #   make test-long  every mix of clients, and soaks
 #   make check      format, lint, types, generated pages
 #   make fmt        put format and import order right
-#   make bench      start time and memory of a fresh process
+#   make bench      start time and memory of a fresh process, costs of the hot paths
 #   make docs       regenerate the reference pages
 #   make lock       resolve the locked requirements anew (needs uv)
 
@@ -21,6 +21,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 CODE := appliance control derp stun tests docs
+# flake8-async: a list of startables to keep (114); async without await, which an interface may ask for (124); a
+# task_status that is handed on (128); a checkpoint in every path of every function (9xx).
+NOT_OURS := ASYNC114,ASYNC124,ASYNC128,ASYNC9
 CLIENTS := .cache/interop/current/.built .cache/interop/1.80/.built
 
 .PHONY: help run test test-all test-long check fmt bench docs lock clean
@@ -42,7 +45,7 @@ test-long: $(VENV)/.interop $(CLIENTS)
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/ruff check $(CODE)
-	$(BIN)/flake8-async $$(find $(CODE) -name "*.py" -size +0)
+	$(BIN)/flake8-async --disable=$(NOT_OURS) $$(find $(CODE) -name "*.py" -size +0)
 	$(BIN)/mypy
 	$(BIN)/python -m docs.generate --check
 
@@ -50,8 +53,9 @@ fmt: $(VENV)/.dev
 	$(BIN)/ruff check --select I --fix $(CODE)
 	$(BIN)/ruff format $(CODE)
 
-bench: $(VENV)/.run
-	$(BIN)/python -m tests.bench.start
+bench: $(VENV)/.dev
+	@set -e; for file in tests/bench/[!_]*.py; do \
+		module=$${file%.py}; module=$${module//\//.}; echo "== $$module"; $(BIN)/python -m $$module; done
 
 docs: $(VENV)/.dev
 	$(BIN)/python -m docs.generate
