@@ -122,7 +122,6 @@ class ControlService:
             pepper=self._pepper,
             wall=self._wall,
             overview=self._overview,
-            regions=regions,
         )
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

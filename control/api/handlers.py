@@ -28,7 +28,6 @@ from control.api.shapes import Json, key_shape, login_shape, node_shape, user_sh
 from control.errors import NotFound, ProtocolError, Refused, TryLater
 from control.login.pending import PendingLogin, PendingLogins
 from control.machine.presence import Presence
-from control.machine.reports import hostinfo_fields
 from control.mapper.world import World
 from control.model import AuthKey, Node, User
 from control.state import commands as ask
@@ -36,7 +35,6 @@ from control.state.commands import Actor, Registered
 from control.state.lookup import find_node
 from control.state.state import State
 from control.state.volatile import Volatile
-from control.tailcfg.hostinfo import parse_hostinfo
 
 B = TypeVar("B", bound=bodies.Body)
 R = TypeVar("R", User, AuthKey, Node, Registered)
@@ -71,10 +69,9 @@ class Api:
         pepper: bytes,
         wall: Callable[[], float],
         overview: Callable[[], Json],
-        regions: set[int],
     ) -> None:
         self.state, self.world, self.presence, self.pending = state, world, presence, pending
-        self.overview, self.regions, self._pepper, self.wall = overview, regions, pepper, wall
+        self.overview, self._pepper, self.wall = overview, pepper, wall
 
     async def handle(
         self, method: str, path: str, query: dict[str, str], body: bytes, by: Actor
@@ -198,14 +195,8 @@ class Api:
         if pending.approved:
             raise Refused("that login was approved already", "`appliance nodes list` shows the node")
         result = await self.state.submit(replace(pending.command, approved_by=user), call.by)
-        node = _as(Registered, result).node
-        known = self.state.volatile.get(node.id)
-        if known is not None:
-            raw = pending.hostinfo_raw
-            fields = hostinfo_fields(known, raw, parse_hostinfo(raw), self.regions)
-            self.state.touch(node.id, capver=pending.version, **fields)
         self.pending.approve(pending, self.wall())
-        return self.node_json(node)
+        return self.node_json(_as(Registered, result).node)
 
     def _login(self, call: Call) -> PendingLogin:
         pending = self.pending.find(call.parts["id"], self.wall())

@@ -35,9 +35,7 @@ class PendingLogin:
 
     id: str
     command: Register  # what to do when a person says yes
-    hostinfo_raw: bytes
     os: str
-    version: int
     remote: str  # the address that it came from
     source: str
     began_at: float
@@ -57,9 +55,7 @@ class PendingLogins:
     def __len__(self) -> int:
         return len(self._by_id)
 
-    def open(
-        self, command: Register, *, hostinfo_raw: bytes, os: str, version: int, remote: str, now: float
-    ) -> PendingLogin:
+    def open(self, command: Register, *, os: str, remote: str, now: float) -> PendingLogin:
         """The machine's pending login: the one it has, if it asks with the same node key, else a new one.
 
         Raises Refused when the room is full.
@@ -67,16 +63,14 @@ class PendingLogins:
         old = self._by_machine.get(command.machine_key)
         if old is not None:
             if old.command.node_key == command.node_key and now < old.ends_at and not old.approved:
-                old.command, old.hostinfo_raw, old.os, old.version = command, hostinfo_raw, os, version
+                old.command, old.os = command, os
                 return old
             self._drop(old)
         self.sweep(now)
         source = source_of(remote)
         self._make_room(source)
         ident = base64.b32encode(secrets.token_bytes(16)).decode().rstrip("=").lower()
-        pending = PendingLogin(
-            ident, command, hostinfo_raw, os, version, remote, source, now, now + self._quotas.pending_login_s
-        )
+        pending = PendingLogin(ident, command, os, remote, source, now, now + self._quotas.pending_login_s)
         self._by_id[ident] = self._by_machine[command.machine_key] = pending
         return pending
 

@@ -9,6 +9,8 @@ import logging
 from collections.abc import Container
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from control import capver, secret
 from control.errors import Refused, TryLater, WrongKey
 from control.keys import NodePublic
@@ -86,7 +88,7 @@ class Registration:
                 logger.info("register: ok node=%s name=%s machine=%s", node.id, node.name, machine.key.short)
                 return logged_in(node, user)
             case NeedsLogin():
-                return self._ask_person(machine, command, wanted, hostinfo)
+                return self._ask_person(machine, command, hostinfo)
             case NeedsNewKey() | LoggedOut():
                 return RegisterResponse(node_key_expired=True)
             case _:
@@ -130,14 +132,10 @@ class Registration:
             await pending.answered.wait()
         return await self._submit(machine, command) if pending.approved else None
 
-    def _ask_person(
-        self, machine: Machine, command: Register, wanted: RegisterRequest, hostinfo: Hostinfo
-    ) -> RegisterResponse:
+    def _ask_person(self, machine: Machine, command: Register, hostinfo: Hostinfo) -> RegisterResponse:
         pending = self.pending.open(
-            command,
-            hostinfo_raw=bytes(wanted.hostinfo),
+            replace(command, advertised=None),  # said again by the follow-up; strangers' memory stays small
             os=hostinfo.os,
-            version=wanted.version,
             remote=machine.remote,
             now=machine.wall(),
         )

@@ -29,7 +29,7 @@ def opened(
     now: float = NOW,
 ) -> PendingLogin:
     command = a_login(machine, key)
-    return room.open(command, hostinfo_raw=b"{}", os="linux", version=142, remote=remote, now=now)
+    return room.open(command, os="linux", remote=remote, now=now)
 
 
 def remote(source: int) -> str:
@@ -47,11 +47,9 @@ async def test_asking_again_with_the_same_key_keeps_the_url_and_tells_the_newest
     room = PendingLogins()
     first = opened(room)
     command = a_login(1, hostname="renamed")
-    again = room.open(
-        command, hostinfo_raw=b'{"OS":"x"}', os="x", version=143, remote="192.0.2.1", now=NOW + 5
-    )
+    again = room.open(command, os="x", remote="192.0.2.1", now=NOW + 5)
     assert again is first
-    assert (again.command, again.os, again.version, again.hostinfo_raw) == (command, "x", 143, b'{"OS":"x"}')
+    assert (again.command, again.os) == (command, "x")
     assert again.ends_at == NOW + WAIT_S  # or it would never end
 
 

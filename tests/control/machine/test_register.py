@@ -137,6 +137,7 @@ async def test_a_key_that_was_used_up_is_no_guess(autojump_clock: trio.testing.M
 
 async def test_interactive_login_from_url_to_answer(autojump_clock: trio.testing.MockClock) -> None:
     async with coordination() as home, home.machine(1) as device:
+        device.hostinfo["RoutableIPs"] = ["10.0.0.0/8"]
         url = (await device.register())["AuthURL"]
         assert url.startswith(AUTH_URL)
         async with trio.open_nursery() as nursery:
@@ -149,6 +150,8 @@ async def test_interactive_login_from_url_to_answer(autojump_clock: trio.testing
             await trio.sleep(313)  # control.md §6.4: held this long, and no time-out
             await approve(home, url)
         assert home.nodes[1].user_id == 1
+        assert home.nodes[1].advertised == ("10.0.0.0/8",)
+        assert home.service.state.volatile[1].hostinfo.os == "linux"
         # The answer may have been lost: the same question has the same answer.
         assert (await device.login(Followup=url))["User"]["ID"] == 1
         assert (await device.login())["User"]["ID"] == 1
