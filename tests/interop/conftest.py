@@ -7,6 +7,7 @@ every other mix of versions runs in `make test-long`.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -41,6 +42,7 @@ MIXES = {
     "1.80+current": ("1.80", "current"),
 }
 TIMEOUT_S = 180  # for one test; the slow ones are the 100 MB through the relay on a busy machine
+FAILED = ROOT / ".cache" / "interop-failed"
 CLIENTS = Path(os.environ.get("HOMEPORT_CLIENTS", ROOT / ".cache" / "interop"))
 
 
@@ -111,8 +113,9 @@ def pytest_runtest_makereport(
     fixtures = getattr(item, "funcargs", {}).values()
     labs = [lab for value in fixtures if isinstance(lab := getattr(value, "lab", value), Lab)]
     if report.failed and report.when != "teardown" and labs:
-        kept = labs[0].dir.with_name(f"{labs[0].dir.name}-failed")
-        shutil.copytree(labs[0].logs, kept, dirs_exist_ok=True)
+        kept = FAILED / re.sub(r"[^\w.+-]+", "-", item.name)
+        shutil.rmtree(kept, ignore_errors=True)
+        shutil.copytree(labs[0].logs, kept)
         report.sections.append((f"server log; all logs in {kept}", tail(labs[0].logs / "server.log")))
     return report
 
