@@ -74,8 +74,11 @@ async def serve(config: Config, places: Places) -> None:
     listeners = Listeners.open(config, os.environ)
     certificate = load_certificate(config, places.state)
     addresses = await own_addresses(config)
-    pin = certificate.pin if certificate is not None and config.tls.mode == "self-signed" else None
-    regions = derp_map(config, listeners.ports, addresses=addresses, pin=pin)
+
+    def netmap_settings() -> NetmapSettings:
+        pin = certificate.pin if certificate is not None and config.tls.mode == "self-signed" else None
+        regions = derp_map(config, listeners.ports, addresses=addresses, pin=pin)
+        return NetmapSettings(domain=config.dns.base_domain, derp_map=regions)
 
     def evict(node_key: bytes) -> None:
         relay.evict(node_key)
@@ -85,7 +88,7 @@ async def serve(config: Config, places: Places) -> None:
         SqliteStore(places.state / "homeport.db"),
         noise_key=keys.noise,
         pepper=keys.pepper,
-        settings=NetmapSettings(domain=config.dns.base_domain, derp_map=regions),
+        settings=netmap_settings(),
         server_url=str(config.url),
         evict=evict,
         overview=overview.status,
@@ -119,6 +122,9 @@ async def serve(config: Config, places: Places) -> None:
         proxy_protocol=config.proxy.protocol == "v1v2",
     )
 
+    def tell_clients() -> None:
+        control.world.update_settings(netmap_settings(), wall_clock())
+
     async def handle(method: str, path: str, query: dict[str, str], body: bytes, uid: int) -> tuple[int, Any]:
         return await control.api.handle(method, path, query, body, Actor(kind="local", id=f"uid:{uid}"))
 
@@ -136,7 +142,7 @@ async def serve(config: Config, places: Places) -> None:
             )
             services.start_soon(notifier.keep_watchdog)
             if certificate is not None:
-                services.start_soon(watch_certificate, certificate)
+                services.start_soon(watch_certificate, config, places.state, certificate, tell_clients)
             async with trio.open_nursery() as front:
                 await front.start(door.run)
                 gc.freeze()  # what was built by now stays: the collector need not look at it again

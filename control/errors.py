@@ -3,6 +3,7 @@
 ControlError
 ├── ProtocolError        the client broke the rules: its request or connection ends, nothing changed
 │   └── control.noise.NoiseError
+├── StoreUnusable        control.state.store: the database cannot be opened at all; the operator must act
 ├── Refused              the rules say no: text for the person who asked, nothing changed
 │   ├── NotFound         what was named does not exist (or is not theirs: the same answer)
 │   └── WrongKey         an auth key that is none of ours

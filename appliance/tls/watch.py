@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from appliance.tls.selfsigned import ensure_self_signed
 log = logging.getLogger("appliance.tls")
 
 CERTIFICATE_CHECK_S = 60.0
+SELF_SIGNED = "tls-self-signed.pem"
 
 
 def load_certificate(config: Config, state: Path) -> CurrentCertificate | None:
@@ -24,28 +26,38 @@ def load_certificate(config: Config, state: Path) -> CurrentCertificate | None:
     if config.tls.mode == "files":
         return CurrentCertificate(Path(config.tls.cert), Path(config.tls.key))
     if config.tls.mode == "self-signed":
-        path = state / "tls-self-signed.pem"
-        ensure_self_signed(path, [config.url.host], datetime.now(UTC))
-        return CurrentCertificate(path)
+        ensure_self_signed(state / SELF_SIGNED, [config.url.host], datetime.now(UTC))
+        return CurrentCertificate(state / SELF_SIGNED)
     return None
 
 
-async def watch_certificate(certificate: CurrentCertificate) -> None:
-    """Use renewed files within a minute, without anybody telling us."""
+async def watch_certificate(
+    config: Config, state: Path, certificate: CurrentCertificate, changed: Callable[[], None]
+) -> None:
+    """Use renewed files within a minute without anybody telling us, and renew our own; then call `changed`."""
     while True:
         await trio.sleep(CERTIFICATE_CHECK_S)
-        reload_certificate(certificate, forced=False)
+        try:
+            if config.tls.mode == "self-signed":
+                ensure_self_signed(state / SELF_SIGNED, [config.url.host], datetime.now(UTC))
+        except OperatorError as exc:
+            log.warning("%s", exc.message, extra={"hint": " ".join(exc.hints)})
+        if reload_certificate(certificate, forced=False):
+            changed()
 
 
-def reload_certificate(certificate: CurrentCertificate, *, forced: bool) -> None:
+def reload_certificate(certificate: CurrentCertificate, *, forced: bool) -> bool:
+    """Read the files again; whether there is a new certificate now."""
     try:
         if forced:
             certificate.reload()
         elif not certificate.reload_if_changed():
-            return
-        log.info("certificate loaded", extra={"expires": certificate.expires_at.isoformat()})
+            return False
     except OperatorError as exc:
         log.warning("%s; the old certificate stays in use", exc.message, extra={"hint": " ".join(exc.hints)})
+        return False
+    log.info("certificate loaded", extra={"expires": certificate.expires_at.isoformat()})
+    return True
 
 
 def trusted(config: Config) -> bool:

@@ -158,7 +158,7 @@ class SqliteStore:
             if db.in_transaction:  # after some errors SQLite has rolled back by itself
                 db.execute("ROLLBACK")
             if isinstance(exc, sqlite3.Error) and _code(exc) in definite:
-                raise WriteRefused(_reason(exc), _hint(exc, self._path)) from exc
+                raise WriteRefused(_reason(exc), _hint(exc, self._path)) from exc  # noqa: ASYNC104  (in a thread, and chained)
             raise
 
     def _snapshot(self, name: str) -> None:

@@ -188,7 +188,7 @@ class State:
             raise
         finally:
             self._running = False
-            await self._close(writer)
+            await self._close(writer)  # noqa: ASYNC102  (shielded, with a deadline, in there)
 
     # the writing task
 

@@ -28,7 +28,7 @@ class Job:
     def run(self) -> None:
         try:
             self.value = self._call()
-        except BaseException as exc:  # carried to the loop, whole: the judgement is made there
+        except BaseException as exc:  # noqa: ASYNC103  (in a thread; carried to the loop, whole, and judged there)
             self.error = exc
 
 

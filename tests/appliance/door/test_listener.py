@@ -74,7 +74,7 @@ async def test_what_the_peer_did_is_no_bug(tmp_path: Path, caplog: pytest.LogCap
 
 async def test_a_full_table_drops_the_oldest_stranger_and_no_node(tmp_path: Path) -> None:
     """F2. Whoever finished a handshake with a key of his own making is a stranger still."""
-    limits = {"pre_auth_connections": 4, "pre_auth_per_source": 4}
+    limits: dict[str, Any] = {"pre_auth_connections": 4, "pre_auth_per_source": 4}
     async with running_door(tmp_path, **limits) as running, AsyncExitStack() as stack:
         node = await stack.enter_async_context(running.tls())
         await node.stream.send_all(TS2021_OF_A_NODE)
