@@ -263,10 +263,13 @@ class Connection:
         self._bodies_bytes += len(event.data)
         most = limits.MAX_BODY_BYTES if self._registered else limits.MAX_BODY_BYTES_STRANGER
         if len(upload.body) > most or self._bodies_bytes > limits.MAX_BODIES_BYTES:
+            logger.info("a request body was too large", extra={"path": upload.path, "limit": most})
             self._drop_upload(event.stream_id)
+            text = b"The request's body is too large: at most %d bytes are taken.\n" % most
             with suppress(ProtocolError):  # a response may overtake its request (RFC 9113 §8.1)
-                lines = [(b":status", b"413"), (b"content-length", b"0")]
-                self._h2.send_headers(event.stream_id, lines, end_stream=True)
+                lines = [(b":status", b"413"), (b"content-length", b"%d" % len(text))]
+                self._h2.send_headers(event.stream_id, lines)
+                self._h2.send_data(event.stream_id, text, end_stream=True)
                 self._h2.reset_stream(event.stream_id, ErrorCodes.NO_ERROR)
 
     def _drop_upload(self, stream_id: int) -> None:

@@ -27,6 +27,12 @@ class Upload:
         self.deadline = deadline
         self.body = bytearray()
 
+    @property
+    def path(self) -> str:
+        """For a log line: what was asked for, without the query."""
+        target = next((bytes(value) for name, value in self.headers if bytes(name) == b":path"), b"")
+        return target.decode("latin-1").partition("?")[0]
+
     def complete(self) -> Request:
         fields: dict[str, str] = {}
         for raw_name, raw_value in self.headers:

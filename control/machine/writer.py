@@ -96,8 +96,10 @@ class Writer:
 
     def _queue_data(self, stream_id: int, data: memoryview, end_stream: bool) -> memoryview:
         """Queue the frames that fit the window, at most one write's worth; return the rest."""
-        if not data and end_stream:
-            self.h2.end_stream(stream_id)
+        if not data:  # the head may have ended the stream, and h2 forgotten it: do not ask for its window
+            if end_stream:
+                self.h2.end_stream(stream_id)
+            return data
         room = min(self.h2.local_flow_control_window(stream_id), limits.SEAL_PIECE_BYTES)
         while data and room > 0:
             frame = data[: min(room, limits.MAX_FRAME_BYTES)]

@@ -9,8 +9,8 @@ from control.tailcfg.codec import Sent
 
 
 class PortRange(Sent, frozen=True):
-    first: int = 0
-    last: int = 0
+    first: int  # always sent, zero too: an independent client drops the whole map without it
+    last: int
 
 
 class NetPortRange(Sent, frozen=True):
