@@ -25,6 +25,7 @@ from control.keys import MachinePublic
 from control.limits import NOISE_PER_MACHINE, Quotas
 from control.login.failures import FailedKeys
 from control.login.pending import PendingLogins
+from control.machine.homes import LastHomes
 from control.machine.http2 import Connection
 from control.machine.map import MapPolls
 from control.machine.presence import Presence
@@ -41,6 +42,7 @@ from control.state.rules import decide
 from control.state.state import State
 from control.state.store import Store
 from control.tailcfg.codec import encode
+from control.troubles import Troubles
 
 logger = logging.getLogger("control")
 
@@ -80,6 +82,7 @@ class ControlService:
         self.state = State(store, decide=partial(decide, quotas=quotas), pepper=pepper, clock=wall)
         self.admission = Admission(evict, wall)
         self.pending = PendingLogins(quotas)
+        self.troubles = Troubles(wall)
         self.presence = Presence(self._set_online)
         self._connections: dict[MachinePublic, dict[Connection, trio.CancelScope]] = {}
         self._routes: dict[tuple[str, str], MachineHandler] = {}
@@ -109,10 +112,15 @@ class ControlService:
             ephemeral_grace_s=self._ephemeral_grace_s,
         )
         state.primaries_source = lambda: self.world.primaries
-        for subscriber in (self.world, self.admission, self.duties):
+        homes = LastHomes(state.volatile)
+        for subscriber in (self.world, self.admission, self.duties, homes):
             state.subscribe(subscriber)
-        registration = Registration(state, self.pending, self._server_url, FailedKeys(), regions)
-        polls = MapPolls(state, self.fanout, self.presence, regions, self.duties.announce_later)
+        registration = Registration(
+            state, self.pending, self._server_url, FailedKeys(), regions, homes, self.troubles
+        )
+        polls = MapPolls(
+            state, self.fanout, self.presence, regions, self.duties.announce_later, self.troubles
+        )
         self._routes = table(registration.handle, polls.handle)
         self.api = Api(
             state,
@@ -122,6 +130,7 @@ class ControlService:
             pepper=self._pepper,
             wall=self._wall,
             overview=self._overview,
+            troubles=self.troubles,
         )
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -147,6 +156,7 @@ class ControlService:
             turn = partial(self._fair_turn, source_of(remote)) if self._fair_turn else None
             session = await accept(stream, self._noise_key, initiation, preface, turn)
         except NoiseError as exc:
+            self.troubles.note(f"somebody at {remote}", f"Noise handshake: {exc}")
             logger.info("handshake failed", extra={"remote": remote, "reason": str(exc)})
             return
         machine = Machine(

@@ -38,7 +38,7 @@ CONTROL: list[set[str]] = [
     {"service"},
     {"api", "duties"},
     {"machine"},
-    {"admission", "login"},
+    {"admission", "login", "troubles"},
     {"mapper"},
     {"state"},
     {"model"},

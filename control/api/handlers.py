@@ -24,7 +24,7 @@ from msgspec.structs import replace
 
 from control import secret
 from control.api import requests as bodies
-from control.api.shapes import Json, key_shape, login_shape, node_shape, user_shape
+from control.api.shapes import Json, key_shape, login_shape, node_shape, user_shape, when
 from control.errors import NotFound, ProtocolError, Refused, TryLater
 from control.login.pending import PendingLogin, PendingLogins
 from control.machine.presence import Presence
@@ -35,6 +35,7 @@ from control.state.commands import Actor, Registered
 from control.state.lookup import find_node
 from control.state.state import State
 from control.state.volatile import Volatile
+from control.troubles import Troubles
 
 B = TypeVar("B", bound=bodies.Body)
 R = TypeVar("R", User, AuthKey, Node, Registered)
@@ -69,8 +70,10 @@ class Api:
         pepper: bytes,
         wall: Callable[[], float],
         overview: Callable[[], Json],
+        troubles: Troubles,
     ) -> None:
         self.state, self.world, self.presence, self.pending = state, world, presence, pending
+        self.troubles = troubles
         self.overview, self._pepper, self.wall = overview, pepper, wall
 
     async def handle(
@@ -216,6 +219,9 @@ class Api:
             "storage": storage or "ok",
             "nodes": {"total": len(self.state.durable.nodes), "online": self.presence.connected_count},
             "pending_logins": len(self.pending),
+            "failing": [
+                {"who": each.who, "why": each.why, "at": when(each.at)} for each in self.troubles.recent()
+            ],
         }
 
 

@@ -33,6 +33,7 @@ from control.state.volatile import Volatile
 from control.tailcfg.codec import DecodeError, decode
 from control.tailcfg.hostinfo import Hostinfo, parse_hostinfo
 from control.tailcfg.map import MapRequest
+from control.troubles import Troubles
 
 logger = logging.getLogger("control.map")
 
@@ -48,6 +49,7 @@ class MapPolls:
     presence: Presence
     regions: Container[int]
     announce_later: Callable[[int], None]
+    troubles: Troubles
 
     async def handle(self, machine: Machine, request: Request, reply: Reply) -> None:
         """Answer one map request; a long poll is answered until it ends."""
@@ -155,6 +157,9 @@ class MapPolls:
     async def _unknown(self, machine: Machine, wanted: MapRequest, reply: Reply) -> None:
         stone = tombstone_for(self.state.durable, machine.key, wanted.node_key)
         if stone is None or not wanted.stream or wanted.omit_peers:
+            self.troubles.note(
+                machine.who, "asks for the map of a node that does not exist, or is not its own"
+            )
             logger.info("map: unknown node machine=%s remote=%s", machine.key.short, machine.remote)
             await reply.respond(404, b"node not found")
             return

@@ -17,6 +17,7 @@ from control.keys import NodePublic
 from control.limits import REGISTRATIONS
 from control.login.failures import FailedKeys
 from control.login.pending import PendingLogins
+from control.machine.homes import LastHomes
 from control.machine.http2 import Reply, Request
 from control.machine.identity import node_for
 from control.machine.reports import hostinfo_fields
@@ -29,6 +30,7 @@ from control.tailcfg.codec import DecodeError, decode, encode, rfc3339, seconds_
 from control.tailcfg.hostinfo import Hostinfo, parse_hostinfo
 from control.tailcfg.register import Login, RegisterRequest, RegisterResponse
 from control.tailcfg.register import User as WireUser
+from control.troubles import Troubles
 
 logger = logging.getLogger("control.register")
 
@@ -44,6 +46,8 @@ class Registration:
     server_url: str
     failures: FailedKeys
     regions: Container[int]  # the relays that exist
+    homes: LastHomes
+    troubles: Troubles
 
     def url_of(self, ident: str) -> str:
         return f"{self.server_url}/register/{ident}"
@@ -63,6 +67,7 @@ class Registration:
         try:
             answer = await self._decide(machine, wanted, hostinfo)
         except Refused as exc:
+            self.troubles.note(machine.who, exc.public_reason)
             logger.info(
                 "register: refused machine=%s remote=%s reason=%s", machine.key.short, machine.remote, exc
             )
@@ -84,6 +89,7 @@ class Registration:
         match result:
             case Registered(node=node, user=user):
                 machine.registered()
+                self.troubles.over(machine.who)
                 self._report(machine, node, wanted, hostinfo)
                 logger.info("register: ok node=%s name=%s machine=%s", node.id, node.name, machine.key.short)
                 return logged_in(node, user)
@@ -151,6 +157,8 @@ class Registration:
         known = self.state.volatile.get(node.id)
         if known is not None:
             fields = hostinfo_fields(known, bytes(wanted.hostinfo), hostinfo, self.regions)
+            if not known.home_derp and (home := self.homes.of(machine.key)) in self.regions:
+                fields.setdefault("home_derp", home)
             self.state.touch(node.id, capver=wanted.version, **fields)
 
 

@@ -33,6 +33,11 @@ class Machine:
     _budgets: dict[Rate, Budget] = field(default_factory=dict, repr=False)
 
     @property
+    def who(self) -> str:
+        """For an administrator."""
+        return f"{self.key.short} at {self.remote}"
+
+    @property
     def actor(self) -> Actor:
         return Actor(kind="machine", id=self.key.short)
 

@@ -70,7 +70,7 @@ def _known(facts: Facts, command: Register, node: Node, now: float) -> Decision:
     """A restart, a repeated follow-up, or `up` with other tags: the current key without anything new to vouch for it."""
     if node.expired(now):
         return Decision((), NeedsNewKey())
-    if set(command.request_tags) - set(node.tags):
+    if set(command.request_tags) - {*node.tags, *node.requested_tags}:
         _refuse_tags(command.request_tags)
     new = replace(node, **renamed_by_host(facts, node, command.hostname))
     if command.advertised is not None:
@@ -151,6 +151,7 @@ def _admit(
         expires_at=_expiry(facts, command, now) if owner else None,
         ephemeral=command.ephemeral or (key is not None and key.ephemeral),
         auth_key_id=key.id if key else old.auth_key_id,
+        requested_tags=command.request_tags,
         advertised=old.advertised if command.advertised is None else command.advertised,
         **renamed_by_host(facts, old, command.hostname),
     )

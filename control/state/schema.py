@@ -66,6 +66,7 @@ FIRST_LIGHT = (
         advertised TEXT NOT NULL,
         approved TEXT NOT NULL,
         auth_key_id TEXT NOT NULL,
+        requested_tags TEXT NOT NULL,
         UNIQUE (tailnet_id, name),
         UNIQUE (tailnet_id, ipv4),
         UNIQUE (tailnet_id, ipv6)

@@ -258,6 +258,22 @@ async def test_logout_then_login_is_the_same_node(autojump_clock: trio.testing.M
         assert node_key(1) in home.evicted
 
 
+async def test_a_deleted_nodes_machine_comes_back_with_its_home_relay(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Clients do not repeat NetInfo after a login in a running process (tried.md, trap 6)."""
+    async with coordination() as home, home.machine(1) as device:
+        key = await home.key(reusable=True)
+        await device.login(auth_key=key)
+        await device.update(home=900)
+        (first,) = home.nodes.values()
+        await home.call("DELETE", f"/nodes/{first.id}")
+        await device.login(auth_key=key)
+        (second,) = home.nodes.values()
+        assert second.id != first.id
+        assert home.service.state.volatile[second.id].home_derp == 900
+
+
 async def test_registration_keeps_presence_home_and_endpoints(autojump_clock: trio.testing.MockClock) -> None:
     """control.md §12 no. 22."""
     async with coordination() as home, home.machine(1) as device:

@@ -6,6 +6,7 @@ import itertools
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from control.errors import Refused, WrongKey
 from control.keys import NodePublic
@@ -229,6 +230,15 @@ def test_request_tags_on_a_running_node_are_refused_and_not_silently_granted() -
     facts = facts_with(ANN, a_node(1), a_node(2, tags=("tag:web",)))
     assert "tag:web" in refusal(facts, a_login(1, request_tags=("tag:web",)))
     assert admitted(facts, a_login(2, request_tags=("tag:web",))).tags == ("tag:web",)
+
+
+def test_a_restart_may_ask_again_for_what_it_was_given_although_an_administrator_changed_it() -> None:
+    """The device still has its `--advertise-tags`; what the administrator set stays."""
+    facts = facts_with(TAGGED_KEY)
+    node = admitted(facts, a_login(1, request_tags=("tag:web",), auth_key=TAGGED_TEXT))
+    facts.apply([NodePut(node=replace(node, tags=("tag:db",)))])
+    assert admitted(facts, a_login(1, request_tags=("tag:web",))).tags == ("tag:db",)
+    assert "not permitted" in refusal(facts, a_login(1, request_tags=("tag:web", "tag:other")))
 
 
 def test_a_key_gives_all_its_tags_whether_asked_for_or_not() -> None:
