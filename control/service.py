@@ -35,6 +35,7 @@ from control.mapper.fanout import Fanout
 from control.mapper.settings import NetmapSettings
 from control.mapper.world import World
 from control.noise import NoiseError
+from control.noise.early import encode_early_payload
 from control.noise.handshake import Accepted
 from control.noise.stream import accept
 from control.prefixes import source_of
@@ -81,6 +82,9 @@ class ControlService:
         self._overview, self._wall, self._ephemeral_grace_s = overview, wall, ephemeral_grace_s
         self.state = State(store, decide=partial(decide, quotas=quotas), pepper=pepper, clock=wall)
         self.admission = Admission(evict, wall)
+        self._early_payload = encode_early_payload(
+            X25519PrivateKey.generate().public_key().public_bytes_raw()
+        )
         self.pending = PendingLogins(quotas)
         self.troubles = Troubles(wall)
         self.presence = Presence(self._set_online)
@@ -167,7 +171,8 @@ class ControlService:
             monotonic=trio.current_time,
             proven=proven,
         )
-        machine.connection = Connection(session.stream, handler_for(machine, self._routes))
+        early = self._early_payload if preface else b""  # browsers' clients, without a preface, expect none
+        machine.connection = Connection(session.stream, handler_for(machine, self._routes), greeting=early)
         with self._present(machine.key, machine.connection) as scope, scope:
             await machine.connection.serve()
 

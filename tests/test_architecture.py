@@ -73,6 +73,7 @@ PURE = [
     "control.machine.request",
     "control.mapper.[!f]*",  # all but fanout, which wakes tasks
     "control.model",
+    "control.noise.early",
     "control.noise.errors",
     "control.noise.handshake",
     "control.noise.records",

@@ -67,9 +67,12 @@ class Connection:
     """One client's HTTP/2 connection.
 
     It starts as a stranger's, unless *registered*: few streams, small bodies, and thirty seconds to become more.
+    *greeting* goes out in front of HTTP/2.
     """
 
-    def __init__(self, stream: trio.abc.Stream, handler: Handler, *, registered: bool = False) -> None:
+    def __init__(
+        self, stream: trio.abc.Stream, handler: Handler, *, registered: bool = False, greeting: bytes = b""
+    ) -> None:
         now = trio.current_time()
         self._stream = stream
         self._handler = handler
@@ -78,6 +81,7 @@ class Connection:
         self._stranger_until = now + limits.STRANGER_S
         self._h2 = _h2_server(limits.MAX_STREAMS if registered else limits.MAX_STREAMS_STRANGER)
         self._writer = Writer(stream, self._h2, self._end)
+        self._writer.append(greeting)
         self._frames = FrameCounter()
         self._uploads: dict[int, Upload] = {}  # by stream: requests whose body is not complete
         self._replies: dict[int, Reply] = {}  # by stream: requests whose handler runs

@@ -33,6 +33,7 @@ from h2.events import (
 )
 from h2.settings import SettingCodes, Settings
 
+from control.noise.early import MAGIC
 from control.noise.handshake import PROLOGUE, PROTOCOL_NAME, RESPONSE_BYTES, SymmetricState
 from control.noise.stream import NoiseStream
 
@@ -129,6 +130,10 @@ class FakeControlClient:
         self.h2.local_settings = Settings(client=True, initial_values=dict(settings))
         self.responses: dict[int, Response] = {}
         self.terminated: ConnectionTerminated | None = None  # the server's GOAWAY
+        self.early_payload: bytes | None = (
+            None  # its JSON; b"" if there was none, None as long as nothing came
+        )
+        self._head = b""
         self.pings = 0  # of the server, all answered
         self.closed = False  # the server's end of the stream
         self._reading = False
@@ -230,6 +235,21 @@ class FakeControlClient:
         """Read until the server closes."""
         await self.until(lambda: self.closed)
 
+    def _without_early_payload(self, data: bytes) -> bytes:
+        """HTTP/2's bytes. What comes before them, if it does, is kept as `early_payload`."""
+        if self.early_payload is not None:
+            return data
+        self._head += data
+        if len(self._head) < 9:
+            return b""
+        head, self._head = self._head, b""
+        size = int.from_bytes(head[5:9], "big") if head.startswith(MAGIC) else -9
+        if len(head) < 9 + size:
+            self._head = head
+            return b""
+        self.early_payload = head[9 : 9 + size] if size >= 0 else b""
+        return head[9 + size :]
+
     async def _read(self) -> None:
         try:
             data = await self.transport.receive_some()
@@ -238,7 +258,7 @@ class FakeControlClient:
         if not data:
             self.closed = True
             return
-        for event in self.h2.receive_data(data):
+        for event in self.h2.receive_data(self._without_early_payload(data)):
             match event:
                 case ConnectionTerminated():
                     self.terminated = event

@@ -35,3 +35,11 @@ async def test_whoami_tells_the_machine_its_own_key(autojump_clock: MockClock) -
         response = await device.client.request("/machine/whoami", method="GET")
         await response.wait_ended()
         assert bytes(response.data) == f"{device.key}\n".encode()
+
+
+async def test_the_early_payload_comes_before_http2(autojump_clock: MockClock) -> None:
+    """control.md §3.4."""
+    async with coordination() as home, home.machine(1) as device:
+        await device.client.post("/machine/update-health", b"{}")
+        assert device.client.early_payload is not None
+        assert device.client.early_payload.startswith(b'{"nodeKeyChallenge":"chalpub:')
