@@ -258,7 +258,7 @@ class FakeControlClient:
         if not data:
             self.closed = True
             return
-        for event in self.h2.receive_data(self._without_early_payload(data)):
+        for event in self.h2.receive_data(self._without_early_payload(bytes(data))):
             match event:
                 case ConnectionTerminated():
                     self.terminated = event
