@@ -4,10 +4,14 @@
     <6>control.map: session opened node=7 remote=198.51.100.7                                journal (syslog(3) priority)
     {"time":"…","level":"info","logger":"control.map","message":"session opened","node":7}   json
 
-Fields are what a call passes in `extra={"node": 7, "remote": "198.51.100.7"}`. What clients call themselves ends up in them, so
-no text begins a second line: control characters become escapes, a field ends at 256 characters. A kind of line (its logger and
-unformatted text) from one source (`remote`: an IPv4 /24, an IPv6 /64) is written five times a second after a burst of 20; the
-rest is counted, and the count is written when it is quiet again. Tracebacks carry no values of variables. (security.md G1, G2)
+The text of a call is constant, and fields are what it passes in `extra={"node": 7, "remote": "198.51.100.7"}`; their names are
+listed in tests/test_architecture.py. What clients call themselves ends up in them, so no text begins a second line: control
+characters become escapes, a field ends at 256 characters. A kind of line (its logger and text) from one source (`remote`: an
+IPv4 /24, an IPv6 /64) is written five times a second after a burst of 20; the rest is counted, and the count is written when it
+is quiet again. Tracebacks carry no values of variables. (security.md G1, G2)
+
+INFO: a session opened, a session closed, somebody joined or was refused. WARNING: the operator should act, and `hint` says how.
+ERROR: a bug, with its traceback. DEBUG: what peers did wrong.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def serve_main(loaded: Loaded, places: Places) -> None:
     """Serve until SIGTERM or SIGINT. Raises OperatorError when it cannot begin."""
     logs.set_up(loaded.config.log.level, loaded.config.log.format)
     for warning in loaded.warnings:
-        log.warning(str(warning), extra={"hint": warning.hint})
+        log.warning("doubtful configuration", extra={"reason": warning, "hint": warning.hint})
     with open_state(places.state):
         try:
             trio.run(serve, loaded.config, places)

@@ -59,7 +59,8 @@ class Notifier:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sending:
                 sending.sendto("\n".join(lines).encode(), self._address)
         except OSError as exc:
-            log.warning("cannot reach the service manager", extra={"reason": exc.strerror})
+            hint = "see what NOTIFY_SOCKET names, and NotifyAccess= of the unit"
+            log.warning("cannot reach the service manager", extra={"reason": exc.strerror, "hint": hint})
 
 
 def _status(text: str) -> tuple[str, ...]:

@@ -51,7 +51,11 @@ async def own_addresses(config: Config) -> tuple[str, ...]:
         with trio.fail_after(RESOLVE_S):
             found = await trio.socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, trio.TooSlowError) as exc:
-        log.warning("the name of server_url does not resolve here", extra={"host": host, "reason": str(exc)})
+        hint = "add the name to DNS, or set public.ipv4 and public.ipv6"
+        log.warning(
+            "the name of server_url does not resolve here",
+            extra={"host": host, "reason": str(exc) or f"no answer within {RESOLVE_S:.0f} s", "hint": hint},
+        )
         return ()
     return tuple(dict.fromkeys(str(entry[4][0]) for entry in found if _is_ours(str(entry[4][0]))))
 
@@ -63,7 +67,8 @@ def derp_map(config: Config, ports: Ports, *, addresses: tuple[str, ...], pin: s
     """
     port = config.public.derp_port or (config.url.port if config.tls.mode == "off" else ports.https)
     if port is None or ports.https is None:
-        log.warning("no https listener: there is no relay, and clients cannot connect without one")
+        hint = "set listen.https; with tls.mode = off it is where the proxy connects to"
+        log.warning("there is no relay, and clients cannot connect without one", extra={"hint": hint})
         return DERPMap(regions={})
     node = DERPNode(
         name=f"{REGION_ID}a",

@@ -133,11 +133,9 @@ class _Server:
             uid = peer_uid(accepted)
             connection = _Connection(stream, self.handle, uid)
             if not may_connect(uid):
-                log.warning("refused a user at the command line's socket", extra={"uid": uid})
-                refusal = _Refused(
-                    403, f"user {uid} may not use this socket", "run it as root or as the server's user"
-                )
-                await connection.refuse(refusal)
+                hint = "run it as root or as the server's user"
+                log.warning("refused a user at the command line's socket", extra={"uid": uid, "hint": hint})
+                await connection.refuse(_Refused(403, f"user {uid} may not use this socket", hint))
             elif self.active > self.connections:
                 await connection.refuse(_Refused(503, "too many commands at once", "try again"))
             else:

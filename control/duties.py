@@ -25,7 +25,7 @@ from control.state.facts import Facts
 from control.state.state import State
 from control.state.volatile import Group
 
-logger = logging.getLogger("control.duties")
+log = logging.getLogger("control.duties")
 
 TICK_S = 1.0
 ANNOUNCE_AFTER_S = 10.0  # a node whose home relay is still unknown is shown to others all the same
@@ -122,15 +122,13 @@ class Duties:
             if volatile is None or volatile.online or self.presence.has_stream(node_id):
                 continue
             idle = self.wall() - volatile.last_seen
-            if volatile.last_seen and 0 <= idle < self.ephemeral_grace_s - TICK_S:
-                heapq.heappush(
-                    self._ephemerals, (now + self.ephemeral_grace_s - idle, node_id)
-                )  # it was back meanwhile
+            if volatile.last_seen and 0 <= idle < self.ephemeral_grace_s - TICK_S:  # it was back meanwhile
+                heapq.heappush(self._ephemerals, (now + self.ephemeral_grace_s - idle, node_id))
             else:
                 gone.append(node_id)
         if gone:
             if await self._submit(RemoveStale(node_ids=tuple(gone))):
-                logger.info("ephemeral nodes removed: %s", gone)
+                log.info("ephemeral nodes removed", extra={"nodes": gone})
                 return
             for node_id in gone:
                 heapq.heappush(self._ephemerals, (now + RETRY_S, node_id))
@@ -140,7 +138,8 @@ class Duties:
         try:
             await self.state.submit(command, SYSTEM)
         except (Refused, TryLater) as exc:
-            logger.warning("a duty could not be done: %s: %s", type(command).__name__, exc)
+            fields = {"command": type(command).__name__, "reason": exc, "hint": exc.hint}
+            log.warning("a duty could not be done", extra=fields)
             return False
         return True
 
@@ -157,9 +156,8 @@ class ClockGuard:
         if self._last is not None:
             jump = (wall - self._last[0]) - (monotonic - self._last[1])
             if abs(jump) > CLOCK_JUMP_S:
-                logger.warning(
-                    "the clock jumped by %.0f s; expiry waits for five minutes. Check the time service", jump
-                )
+                hint = "check the time service; logins do not expire for the next five minutes"
+                log.warning("the clock jumped", extra={"seconds": round(jump), "hint": hint})
                 self._distrusted_until = monotonic + CLOCK_JUMP_S
         self._last = (wall, monotonic)
         return monotonic >= self._distrusted_until and wall >= newest_stored

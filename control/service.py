@@ -45,7 +45,7 @@ from control.state.store import Store
 from control.tailcfg.codec import encode
 from control.troubles import Troubles
 
-logger = logging.getLogger("control")
+log = logging.getLogger("control")
 
 
 class FairTurn(Protocol):
@@ -161,7 +161,7 @@ class ControlService:
             session = await accept(stream, self._noise_key, initiation, preface, turn)
         except NoiseError as exc:
             self.troubles.note(f"somebody at {remote}", f"Noise handshake: {exc}")
-            logger.info("handshake failed", extra={"remote": remote, "reason": str(exc)})
+            log.info("handshake failed", extra={"remote": remote, "reason": exc})
             return
         machine = Machine(
             key=session.machine_key,

@@ -17,7 +17,6 @@ import logging
 import select
 import socket
 import time
-from base64 import b64encode
 from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
@@ -95,7 +94,7 @@ class Engine:
         self.counters.logins += 1
         self._gauge()
         self._timers(now).add(session, now, session.keep_alive_s)
-        log.info("opened conn=%d node=%s remote=%s", session.fd, short_key(key), remote)
+        log.info("session opened", extra=session.fields)
         session.write_urgent(greeting, now)
         session.resume(transport, early, now)
         self._finish_round(now)
@@ -141,11 +140,9 @@ class Engine:
             assert session.ended is not None
             counters.close(session.ended)
             now = trio.current_time()
-            log.info(
-                "closed conn=%d node=%s reason=%s seconds=%.0f received=%d sent=%d",
-                session.fd, short_key(session.key), session.ended, now - session.opened_at,
-                session.bytes_received, session.bytes_sent,
-            )  # fmt: skip
+            how = {"reason": session.ended, "seconds": round(now - session.opened_at)}
+            size = {"received": session.bytes_received, "sent": session.bytes_sent}
+            log.info("session closed", extra=session.fields | how | size)
             gone = self.relay.leave(session.peer, session)
             if gone:
                 frame = encode_peer_gone(session.key, GoneReason.DISCONNECTED)
@@ -238,7 +235,7 @@ class Engine:
                 if mask & ~select.EPOLLOUT and session.ended is None:
                     session.on_readable(now)
             except Exception:  # the connection boundary of the relay: a bug ends one client, not all
-                log.exception("bug conn=%d node=%s", fd, short_key(session.key))
+                log.exception("bug in a session", extra=session.fields)
                 session.end(CloseReason.BUG)
         self._finish_round(now)
 
@@ -271,7 +268,8 @@ class Engine:
         return self._wheel
 
     def log_violation(self, session: Session, exc: DerpError) -> None:
-        log.debug("violation conn=%d node=%s: %s", session.fd, short_key(session.key), exc)
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("violation", extra=session.fields | {"reason": exc})
 
 
 def _backlog_size(session: Session) -> int:
@@ -286,8 +284,3 @@ def _set_options(sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, TCP_USER_TIMEOUT_MS)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, TCP_KEEPALIVE_S)
-
-
-def short_key(key: bytes) -> str:
-    """A node key as the client's own logs show it: [AbCdE]."""
-    return f"[{b64encode(key)[:5].decode()}]"

@@ -29,6 +29,7 @@ second ClientInfo, as in the reference server.
 Source: tailscale: derp/derp.go, derp/derpserver/derpserver.go.
 """
 
+from base64 import b64encode
 from enum import IntEnum
 from struct import Struct
 
@@ -148,6 +149,11 @@ KEEP_ALIVE_FRAME = encode_frame(FrameType.KEEP_ALIVE)
 def looks_like_disco(packet: bytes | bytearray) -> bool:
     """Whether a packet (without its key) is a NAT traversal message rather than data."""
     return len(packet) >= DISCO_MIN_BYTES and packet.startswith(DISCO_MAGIC)
+
+
+def short_key(key: bytes) -> str:
+    """A node key as the client's own logs show it: [AbCdE]."""
+    return f"[{b64encode(key)[:5].decode()}]"
 
 
 class FrameReader:

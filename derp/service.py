@@ -12,9 +12,9 @@ import trio
 
 from derp.channel import Detached
 from derp.counters import CloseReason, Counters
-from derp.engine import Engine, short_key
+from derp.engine import Engine
 from derp.errors import DerpError, LoginError
-from derp.frames import HEADER_BYTES, encode_server_key, parse_login_header
+from derp.frames import HEADER_BYTES, encode_server_key, parse_login_header, short_key
 from derp.handshake import Identity, Login, NonceMemory
 from derp.limits import MAX_CLIENT_INFO_BYTES, Limits
 
@@ -70,7 +70,7 @@ class DerpService:
             login = self._check(payload, remote)
         except (DerpError, trio.TooSlowError) as exc:
             self.counters.login_protocol += not isinstance(exc, _Refused)
-            log.debug("login failed remote=%s: %r", remote, exc)
+            log.debug("login failed", extra={"remote": remote, "reason": repr(exc)})
             return
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return
@@ -96,7 +96,7 @@ class DerpService:
             raise _Refused("no more connections")
         if not self._admit(login.node_key, remote):
             self.counters.login_not_admitted += 1
-            raise _Refused(f"node={short_key(login.node_key)} is not admitted")
+            raise _Refused(f"{short_key(login.node_key)} is not admitted")
         try:
             self._nonces.remember(login.node_key, login.nonce)
         except LoginError as exc:

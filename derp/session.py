@@ -31,6 +31,7 @@ from derp.frames import (
     encode_peer_gone,
     encode_pong,
     looks_like_disco,
+    short_key,
 )
 from derp.limits import (
     MAX_SEND_PACKET_BYTES,
@@ -96,6 +97,11 @@ class Session:
         self._partial = b""  # incomplete frame
         self._repeat: Repeat | None = None
         self._gone_bucket: TokenBucket | None = None
+
+    @property
+    def fields(self) -> dict[str, object]:
+        """For a log line."""
+        return {"conn": self.fd, "node_key": short_key(self.key), "remote": self.remote}
 
     # --- reading -------------------------------------------------------------------------------------
 

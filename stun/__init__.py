@@ -8,7 +8,8 @@ NAT keeps one mapping for all destinations, and which relay region is near. One 
                                                ←     Binding response   XOR-MAPPED-ADDRESS
 
 We answer only requests that a Tailscale client would send and stay silent otherwise: an open reflector helps
-nobody. The answer to a 40-byte request has 32 bytes (IPv4) or 44 (IPv6), so nothing is amplified.
+nobody. The answer to a 40-byte request has 32 bytes (IPv4) or 44 (IPv6), so nothing is amplified. Nothing is logged
+either: `Counters` has it all.
 
 Reading order: `message.py` the two messages; `limits.py` how often who is answered; `responder.py` the sockets.
 

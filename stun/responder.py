@@ -5,7 +5,6 @@ of the process run. An answer leaves through the socket that was asked, because 
 several public addresses therefore gets one socket per address.
 """
 
-import logging
 import os
 import secrets
 import socket
@@ -17,8 +16,6 @@ import trio
 from stun.errors import ParseError
 from stun.limits import DATAGRAMS_PER_WAKE_UP, MAX_REQUEST_BYTES, SourceLimit
 from stun.message import encode_binding_response, parse_binding_request
-
-log = logging.getLogger("stun")
 
 
 @dataclass(slots=True)

@@ -6,6 +6,7 @@ Change a table here when you mean to change the architecture, and say why in the
 from __future__ import annotations
 
 import ast
+import logging
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from functools import cache
@@ -122,6 +123,33 @@ OWNERS: dict[str, list[str]] = {
     "msgspec": ["control.*", "derp.handshake"],
     "backports": ["control.mapper.encode"],
 }
+
+# The fields of log lines: one word per thing, whoever writes the line. A text is constant, so that lines of a kind can be
+# counted and limited (appliance/logs.py); whatever a client or a person chose is a field, where it is escaped and cut.
+LOG_FIELDS = {
+    "changes": "how many were given up",
+    "command": "the name of a command of control/state/commands.py",
+    "conn": "a relay connection, while it is open",
+    "expires": "RFC 3339",
+    "hint": "what the operator can do; every WARNING has one",
+    "host": "a name in DNS",
+    "limit": "bytes",
+    "login": "the id of a login that waits for a person",
+    "machine": "a machine key in its short form",
+    "node": "a node's id",
+    "node_key": "in the form that clients log",
+    "node_name": "a node's name",
+    "nodes": "ids",
+    "path": "of a request, without its query",
+    "reason": "why",
+    "received": "bytes",
+    "remote": "the address of the other end: lines are limited per network of it",
+    "seconds": "how long",
+    "sent": "bytes",
+    "signal": "its name",
+    "uid": "a user of this machine",
+}
+LOG_METHODS = {"debug", "info", "warning", "error", "exception", "critical"}
 
 # A command that only talks to the running server starts in under 200 ms, so it imports none of these at its top.
 FAST = "appliance.__main__"
@@ -299,6 +327,39 @@ def test_third_party_package_is_imported_by_its_owner_only(package: str) -> None
         if target.split(".")[0] == package and not matches(name, OWNERS[package])
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def log_calls() -> Iterator[tuple[str, ast.Call]]:
+    for name in MODULES:
+        for node in ast.walk(tree(name)):
+            match node:
+                case ast.Call(func=ast.Attribute(value=ast.Name(id="log" | "logger"), attr=method)):
+                    if method in LOG_METHODS:
+                        yield place(name, node.lineno), node
+
+
+def test_the_text_of_a_log_line_is_constant() -> None:
+    """G2: lines are limited by their kind, and nobody's input is in a text."""
+    wrong = [
+        where
+        for where, call in log_calls()
+        if len(call.args) != 1
+        or not isinstance(call.args[0], ast.Constant)
+        or not {keyword.arg for keyword in call.keywords} <= {"extra", "exc_info"}
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_log_fields_are_in_the_table() -> None:
+    """Those that stand in the call itself, and so most of them."""
+    used: set[str] = set()
+    for _, call in log_calls():
+        for keyword in call.keywords:
+            for node in ast.walk(keyword.value):
+                if isinstance(node, ast.Dict):
+                    used |= {str(key.value) for key in node.keys if isinstance(key, ast.Constant)}
+    assert used <= LOG_FIELDS.keys(), used - LOG_FIELDS.keys()
+    assert not LOG_FIELDS.keys() & vars(logging.makeLogRecord({})).keys(), "logging would refuse these"
 
 
 def test_client_commands_import_nothing_heavy() -> None:

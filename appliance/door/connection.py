@@ -223,7 +223,9 @@ class Connection:
     ) -> bool:
         credential = head.get("authorization") or head.get("cookie")
         if reaches is Listener.HTTP and credential and self._house.seldom.now("credential"):
-            log.warning("a credential was sent over plain HTTP", extra={"remote": self._remote(head)})
+            hint = f"use {self._house.server_url}; replace the credential if strangers share the path"
+            fields = {"remote": self._remote(head), "hint": hint}
+            log.warning("a credential was sent over plain HTTP", extra=fields)
         answer = self._redirect(head) if destination is Destination.REDIRECT else None
         answer = answer or self._house.answers.answer(destination, head)
         close = answer.close or head.has_body or not head.keep_alive or self._stopping

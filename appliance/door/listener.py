@@ -92,7 +92,8 @@ class Reception:
     async def _make_room(self, exc: OSError) -> None:
         """No descriptor left: whoever has proven nothing pays for it."""
         if self._house.seldom.now("out of files"):
-            log.warning("cannot accept connections: %s; raise LimitNOFILE if this lasts", exc.strerror)
+            hint = "raise LimitNOFILE if this lasts"
+            log.warning("cannot accept connections", extra={"reason": exc.strerror, "hint": hint})
         victim = self._strangers.oldest_of_the_biggest()
         if victim is not None:
             self._strangers.leave(victim)
@@ -110,10 +111,10 @@ class Reception:
             trio.TooSlowError,
         ) as group:
             self.counters.failed += 1
-            log.debug("connection from %s failed: %r", connection.peer, group.exceptions)
+            log.debug("connection failed", extra={"remote": connection.peer, "reason": group.exceptions})
         except* Exception:
             self.counters.bugs += 1
-            log.exception("a bug ended the connection from %s", connection.peer)
+            log.exception("bug in a connection", extra={"remote": connection.peer})
         finally:
             self._strangers.leave(connection)
             self.connections.discard(connection)

@@ -41,7 +41,7 @@ async def watch_certificate(
             if config.tls.mode == "self-signed":
                 ensure_self_signed(state / SELF_SIGNED, [config.url.host], datetime.now(UTC))
         except OperatorError as exc:
-            log.warning("%s", exc.message, extra={"hint": " ".join(exc.hints)})
+            log.warning("our own certificate was not renewed", extra=_fields(exc))
         if reload_certificate(certificate, forced=False):
             changed()
 
@@ -54,10 +54,14 @@ def reload_certificate(certificate: CurrentCertificate, *, forced: bool) -> bool
         elif not certificate.reload_if_changed():
             return False
     except OperatorError as exc:
-        log.warning("%s; the old certificate stays in use", exc.message, extra={"hint": " ".join(exc.hints)})
+        log.warning("the old certificate stays in use", extra=_fields(exc))
         return False
     log.info("certificate loaded", extra={"expires": certificate.expires_at.isoformat()})
     return True
+
+
+def _fields(exc: OperatorError) -> dict[str, str]:
+    return {"reason": exc.message, "hint": " ".join(exc.hints)}
 
 
 def trusted(config: Config) -> bool:

@@ -52,8 +52,7 @@ from control.machine.writer import Reply, Writer
 
 __all__ = ["Connection", "Handler", "Reply", "Request", "serve_http2"]
 
-logger = logging.getLogger("control.machine")
-
+log = logging.getLogger("control.machine")
 
 Handler: TypeAlias = Callable[[Request, Reply], Awaitable[None]]
 
@@ -240,10 +239,8 @@ class Connection:
                 self._drop_upload(stream_id)
                 if reply := self._replies.get(stream_id):
                     reply.scope.cancel()
-                if not event.remote_reset:
-                    self._frames.charge(
-                        RST_STREAM, now
-                    )  # a client can make h2 reset a stream; it costs us the same
+                if not event.remote_reset:  # a client can make h2 reset a stream; it costs us the same
+                    self._frames.charge(RST_STREAM, now)
             case WindowUpdated() | RemoteSettingsChanged():
                 self._writer.window_changed()
             case ConnectionTerminated():
@@ -267,7 +264,7 @@ class Connection:
         self._bodies_bytes += len(event.data)
         most = limits.MAX_BODY_BYTES if self._registered else limits.MAX_BODY_BYTES_STRANGER
         if len(upload.body) > most or self._bodies_bytes > limits.MAX_BODIES_BYTES:
-            logger.info("a request body was too large", extra={"path": upload.path, "limit": most})
+            log.info("a request body was too large", extra={"path": upload.path, "limit": most})
             self._drop_upload(event.stream_id)
             text = b"The request's body is too large: at most %d bytes are taken.\n" % most
             with suppress(ProtocolError):  # a response may overtake its request (RFC 9113 §8.1)
@@ -293,7 +290,7 @@ class Connection:
                 if not reply.started:
                     raise RuntimeError("the handler has not answered")
             except Exception:  # the bug of one handler is not to end the other requests
-                logger.exception("bug in the handler of %s", request.path)
+                log.exception("bug in a request's handler", extra={"path": request.path})
                 await reply.fail()
             else:
                 await reply.end()

@@ -35,7 +35,7 @@ from control.tailcfg.hostinfo import Hostinfo, parse_hostinfo
 from control.tailcfg.map import MapRequest
 from control.troubles import Troubles
 
-logger = logging.getLogger("control.map")
+log = logging.getLogger("control.map")
 
 RETRY_AFTER = (("retry-after", "2"),)
 
@@ -57,7 +57,7 @@ class MapPolls:
             wanted = decode(request.body, MapRequest)
             hostinfo = parse_hostinfo(bytes(wanted.hostinfo))
         except DecodeError as exc:
-            logger.info("map: bad request machine=%s reason=%s", machine.key.short, exc)
+            log.info("bad request", extra=machine.fields | {"reason": exc})
             await reply.respond(400, f"bad map request: {exc}".encode())
             return
         if capver.too_old(wanted.version):
@@ -123,7 +123,8 @@ class MapPolls:
         began = machine.monotonic()
         stream = self.fanout.open(node.id, zstd=wanted.compress == "zstd", capver=wanted.version)
         self.presence.connected(node.id)
-        logger.info("map: opened node=%s name=%s remote=%s", node.id, node.name, machine.remote)
+        who = {"node": node.id, "node_name": node.name, "remote": machine.remote}
+        log.info("session opened", extra=who)
         sent = 0
         try:
             if not node.announced:
@@ -137,17 +138,15 @@ class MapPolls:
             self.fanout.close(stream)
             self.presence.disconnected(node.id, machine.monotonic())
             self.state.touch(node.id, last_seen=machine.wall())
-            seconds = machine.monotonic() - began
-            logger.info(
-                "map: closed node=%s name=%s seconds=%.0f bytes=%d", node.id, node.name, seconds, sent
-            )
+            seconds = round(machine.monotonic() - began)
+            log.info("session closed", extra=who | {"seconds": seconds, "sent": sent})
 
     async def _if_possible(self, commit: Awaitable[None]) -> None:
         """A stream is served although the disk takes nothing (state.md A.11); what it had to say is said again."""
         try:
             await commit
         except TryLater as exc:
-            logger.info("map: a report was not kept: %s", exc.reason)
+            log.info("a report was not kept", extra={"reason": exc})
 
     async def _once(self, node: Node, wanted: MapRequest, reply: Reply) -> None:
         await reply.respond(
@@ -160,15 +159,17 @@ class MapPolls:
             self.troubles.note(
                 machine.who, "asks for the map of a node that does not exist, or is not its own"
             )
-            logger.info("map: unknown node machine=%s remote=%s", machine.key.short, machine.remote)
+            log.info("unknown node", extra=machine.fields)
             await reply.respond(404, b"node not found")
             return
         with machine.hold():
-            await self._hold_deleted(stone, wanted, reply)
+            await self._hold_deleted(machine, stone, wanted, reply)
 
-    async def _hold_deleted(self, stone: Tombstone, wanted: MapRequest, reply: Reply) -> None:
+    async def _hold_deleted(
+        self, machine: Machine, stone: Tombstone, wanted: MapRequest, reply: Reply
+    ) -> None:
         """Tell a deleted node's client that its login has ended, and keep the stream: it asks a person, not us again."""
-        logger.info("map: told a deleted node node=%s", stone.node_id)
+        log.info("told a deleted node", extra=machine.fields | {"node": stone.node_id})
         stream = self.fanout.open_deleted(stone, zstd=wanted.compress == "zstd", capver=wanted.version)
         try:
             await reply.start(200)

@@ -32,7 +32,7 @@ from control.tailcfg.register import Login, RegisterRequest, RegisterResponse
 from control.tailcfg.register import User as WireUser
 from control.troubles import Troubles
 
-logger = logging.getLogger("control.register")
+log = logging.getLogger("control.register")
 
 RETRY_AFTER_S = 3
 
@@ -61,16 +61,14 @@ class Registration:
             wanted = decode(request.body, RegisterRequest)
             hostinfo = parse_hostinfo(bytes(wanted.hostinfo))
         except DecodeError as exc:
-            logger.info("register: bad request machine=%s reason=%s", machine.key.short, exc)
+            log.info("bad request", extra=machine.fields | {"reason": exc})
             await reply.respond(400, f"bad register request: {exc}".encode())
             return
         try:
             answer = await self._decide(machine, wanted, hostinfo)
         except Refused as exc:
             self.troubles.note(machine.who, exc.public_reason)
-            logger.info(
-                "register: refused machine=%s remote=%s reason=%s", machine.key.short, machine.remote, exc
-            )
+            log.info("refused", extra=machine.fields | {"reason": exc})
             answer = RegisterResponse(error=exc.public_reason)
         except TryLater as exc:
             await reply.respond(429, exc.reason.encode(), (("retry-after", str(RETRY_AFTER_S)),))
@@ -91,7 +89,7 @@ class Registration:
                 machine.registered()
                 self.troubles.over(machine.who)
                 self._report(machine, node, wanted, hostinfo)
-                logger.info("register: ok node=%s name=%s machine=%s", node.id, node.name, machine.key.short)
+                log.info("registered", extra=machine.fields | {"node": node.id, "node_name": node.name})
                 return logged_in(node, user)
             case NeedsLogin():
                 return self._ask_person(machine, command, hostinfo)
@@ -145,12 +143,7 @@ class Registration:
             remote=machine.remote,
             now=machine.wall(),
         )
-        logger.info(
-            "register: waits for approval id=%s machine=%s remote=%s",
-            pending.id,
-            machine.key.short,
-            machine.remote,
-        )
+        log.info("waits for approval", extra=machine.fields | {"login": pending.id})
         return RegisterResponse(auth_url=self.url_of(pending.id))
 
     def _report(self, machine: Machine, node: Node, wanted: RegisterRequest, hostinfo: Hostinfo) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -11,8 +10,6 @@ from control.keys import MachinePublic
 from control.limits import Budget, Rate
 from control.machine.http2 import Connection, Reply, Request
 from control.state.commands import Actor
-
-logger = logging.getLogger("control.machine")
 
 
 @dataclass(slots=True, eq=False)
@@ -36,6 +33,11 @@ class Machine:
     def who(self) -> str:
         """For an administrator."""
         return f"{self.key.short} at {self.remote}"
+
+    @property
+    def fields(self) -> dict[str, object]:
+        """For a log line."""
+        return {"machine": self.key.short, "remote": self.remote}
 
     @property
     def actor(self) -> Actor:

@@ -184,7 +184,8 @@ class State:
             with trio.move_on_after(SHUTDOWN_S, shield=True) as patience:
                 await self._drain(writer)
             if patience.cancelled_caught:
-                log.error("the disk took too long; %d changes were given up, none acknowledged", self.backlog)
+                fields = {"changes": self.backlog, "hint": "none was acknowledged; look at the disk"}
+                log.warning("the disk took too long, and changes were given up", extra=fields)
             raise
         finally:
             self._running = False
@@ -231,7 +232,8 @@ class State:
             await closing.done.wait()
         writer.stop()
         if closing.error is not None:
-            log.warning("the database did not close cleanly: %s", closing.error)
+            hint = "look at the disk; the next start repairs what SQLite can"
+            log.warning("the database did not close cleanly", extra={"reason": closing.error, "hint": hint})
 
     def _next_job(self) -> tuple[Job, Callable[[Job], None]] | None:
         """A flush that is due and not ahead of commits that were there before it; else a batch of commits."""
@@ -299,7 +301,7 @@ class State:
             self._fatal(error)
             raise error  # with no ticket settled: it is unknown what is true
         if self.read_only is None:
-            log.warning("nothing can be changed for now: %s; %s", error.reason, error.hint)
+            log.warning("nothing can be changed for now", extra={"reason": error.reason, "hint": error.hint})
         self.read_only, self.storage_hint = error.reason, error.hint
         dropped, self._pending, self._pending_bytes = self._pending, deque(), 0
         self._head = self.durable.copy()

@@ -693,7 +693,9 @@ async def test_a_handler_that_fails_is_a_500_one_log_line_and_nothing_else(
     async with serving(handler) as served:
         with caplog.at_level(logging.INFO):
             assert await served.client.post("/bug") == (500, b"internal error\n")
-            assert [record.message for record in caplog.records] == ["bug in the handler of /bug"]
+            assert [(record.message, vars(record)["path"]) for record in caplog.records] == [
+                ("bug in a request's handler", "/bug")
+            ]
             late = await served.client.request("/late")
             await late.wait_ended()
             assert late.reset_with == ErrorCodes.INTERNAL_ERROR
