@@ -48,6 +48,17 @@ from control.troubles import Troubles
 log = logging.getLogger("control")
 
 
+# How connections end in ordinary life; the other reasons are a client's that broke the rules.
+ORDINARY_ENDS = {
+    "cancelled",
+    "closed by the client",
+    "closed by the client (GOAWAY)",
+    "connection lost",
+    "drained",
+    "the client does not answer",
+}
+
+
 class FairTurn(Protocol):
     """Does a handshake's work when it is the turn of its source."""
 
@@ -174,7 +185,13 @@ class ControlService:
         early = self._early_payload if preface else b""  # browsers' clients, without a preface, expect none
         machine.connection = Connection(session.stream, handler_for(machine, self._routes), greeting=early)
         with self._present(machine.key, machine.connection) as scope, scope:
-            await machine.connection.serve()
+            reason = await machine.connection.serve()
+            level = logging.DEBUG if reason in ORDINARY_ENDS else logging.INFO
+            logger.log(
+                level,
+                "connection ended",
+                extra={"remote": remote, "machine": machine.key.short, "reason": reason},
+            )
 
     @contextmanager
     def _present(self, key: MachinePublic, connection: Connection) -> Iterator[trio.CancelScope]:
