@@ -187,7 +187,7 @@ class ControlService:
         with self._present(machine.key, machine.connection) as scope, scope:
             reason = await machine.connection.serve()
             level = logging.DEBUG if reason in ORDINARY_ENDS else logging.INFO
-            logger.log(
+            log.log(
                 level,
                 "connection ended",
                 extra={"remote": remote, "machine": machine.key.short, "reason": reason},
