@@ -19,7 +19,8 @@ from typing import Any
 
 import trio
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from trio.testing import memory_stream_pair
+from trio import StapledStream
+from trio.testing import MemoryReceiveStream, MemorySendStream, memory_stream_pair
 
 from control.keys import DiscoPublic, MachinePublic, NodePublic
 from control.mapper.settings import NetmapSettings
@@ -49,6 +50,8 @@ class Coordination:
         self.nursery, self.store = nursery, store
         self.began_at, self.wall_offset = trio.current_time(), 0.0
         self.evicted: list[NodePublic] = []
+        self.killed = False
+        self._wires: list[StapledStream[MemorySendStream, MemoryReceiveStream]] = []
         self.service = ControlService(
             store,
             noise_key=NOISE_KEY,
@@ -69,6 +72,13 @@ class Coordination:
         await self.nursery.start(self.service.state.run)
         self.service.open()
         await self.nursery.start(self.service.run)
+
+    def kill(self) -> None:
+        """As by a signal: nothing leaves the process any more. What has left can still be read, to an end of file."""
+        self.killed = True
+        for wire in self._wires:
+            wire.send_stream.close()
+        self.nursery.cancel_scope.cancel()
 
     @property
     def nodes(self) -> dict[int, Node]:
@@ -106,6 +116,7 @@ class Coordination:
     ) -> AsyncIterator[FakeMachine]:
         """A connection of the machine with this number; its node key is `node_key(number)` unless it says otherwise."""
         ours, theirs = memory_stream_pair()
+        self._wires.append(theirs)
         private = X25519PrivateKey.from_private_bytes(number.to_bytes(32, "big"))
 
         async def serve() -> None:
@@ -120,6 +131,7 @@ class Coordination:
         try:
             yield FakeMachine(client, number, MachinePublic(private.public_key().public_bytes_raw()))
         finally:
+            self._wires.remove(theirs)
             await trio.aclose_forcefully(ours)
 
 
@@ -194,6 +206,15 @@ class Poll:
         size = int.from_bytes(await self.response.receive_exactly(4), "little")
         found: Json = json.loads(await self.response.receive_exactly(size))
         return found
+
+    async def messages(self) -> AsyncIterator[Json]:
+        """All of them, until the server ends the stream."""
+        response = self.response
+        while True:
+            await response.client.until(lambda: len(response.data) >= 4 or response.ended)
+            if not response.data:
+                return
+            yield await self.message()
 
     async def until(self, member: str) -> Json:
         """The next message that has this member, within five minutes."""

@@ -50,6 +50,10 @@ CLIENT_SETTINGS: Mapping[SettingCodes, int] = {
 Body = bytes | Mapping[str, Any]
 
 
+class ServerClosed(AssertionError):
+    """The server ended the connection while somebody waited for more."""
+
+
 class Initiator:
     """The client's half of the handshake: `initiation` to the server, its answer into `finish`."""
 
@@ -104,7 +108,8 @@ async def _read_until(stream: trio.abc.Stream, end: bytes) -> bytes:
     data = b""
     while not data.endswith(end):
         byte = await stream.receive_some(1)
-        assert byte, f"the stream ended after {data!r}"
+        if not byte:
+            raise ServerClosed(f"the stream ended after {data!r}")
         data += byte
     return data
 
@@ -113,7 +118,8 @@ async def _read_exactly(stream: trio.abc.Stream, size: int) -> bytes:
     data = b""
     while len(data) < size:
         more = await stream.receive_some(size - len(data))
-        assert more, f"the stream ended after {data!r}"
+        if not more:
+            raise ServerClosed(f"the stream ended after {data!r}")
         data += more
     return data
 
@@ -217,9 +223,10 @@ class FakeControlClient:
                 await self.transport.send_all(self.h2.data_to_send())
 
     async def until(self, ready: Callable[[], bool]) -> None:
-        """Read, or let somebody else read, until *ready*. AssertionError if the server ends first."""
+        """Read, or let somebody else read, until *ready*. ServerClosed if the server ends first."""
         while not ready():
-            assert not self.closed, f"the server has closed the connection; GOAWAY: {self.terminated}"
+            if self.closed:
+                raise ServerClosed(f"the server has closed the connection; GOAWAY: {self.terminated}")
             if self._reading:
                 await self._changed.wait()
                 continue
