@@ -22,7 +22,7 @@ Source: RFC 9113; tailscale: control/ts2021/client.go (what the other end does).
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TypeAlias
 
@@ -66,11 +66,17 @@ class Connection:
     """One client's HTTP/2 connection.
 
     It starts as a stranger's, unless *registered*: few streams, small bodies, and thirty seconds to become more.
-    *greeting* goes out in front of HTTP/2.
+    *greeting* goes out in front of HTTP/2; *fields* tell in log lines whose connection it is.
     """
 
     def __init__(
-        self, stream: trio.abc.Stream, handler: Handler, *, registered: bool = False, greeting: bytes = b""
+        self,
+        stream: trio.abc.Stream,
+        handler: Handler,
+        *,
+        registered: bool = False,
+        greeting: bytes = b"",
+        fields: Mapping[str, str] | None = None,
     ) -> None:
         now = trio.current_time()
         self._stream = stream
@@ -81,6 +87,7 @@ class Connection:
         self._h2 = _h2_server(limits.MAX_STREAMS if registered else limits.MAX_STREAMS_STRANGER)
         self._writer = Writer(stream, self._h2, self._end)
         self._writer.append(greeting)
+        self._fields = dict(fields or {})
         self._frames = FrameCounter()
         self._uploads: dict[int, Upload] = {}  # by stream: requests whose body is not complete
         self._replies: dict[int, Reply] = {}  # by stream: requests whose handler runs
@@ -264,7 +271,9 @@ class Connection:
         self._bodies_bytes += len(event.data)
         most = limits.MAX_BODY_BYTES if self._registered else limits.MAX_BODY_BYTES_STRANGER
         if len(upload.body) > most or self._bodies_bytes > limits.MAX_BODIES_BYTES:
-            log.info("a request body was too large", extra={"path": upload.path, "limit": most})
+            log.info(
+                "a request body was too large", extra=self._fields | {"path": upload.path, "limit": most}
+            )
             self._drop_upload(event.stream_id)
             text = b"The request's body is too large: at most %d bytes are taken.\n" % most
             with suppress(ProtocolError):  # a response may overtake its request (RFC 9113 §8.1)
@@ -290,7 +299,7 @@ class Connection:
                 if not reply.started:
                     raise RuntimeError("the handler has not answered")
             except Exception:  # the bug of one handler is not to end the other requests
-                log.exception("bug in a request's handler", extra={"path": request.path})
+                log.exception("bug in a request's handler", extra=self._fields | {"path": request.path})
                 await reply.fail()
             else:
                 await reply.end()
