@@ -11,16 +11,14 @@ import json
 import os
 import socket
 import stat
-import struct
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from appliance.errors import OperatorError
-from appliance.socket_path import short_name
+from appliance.socket_path import NOBODY, peer_uid, short_name
 
 TIMEOUT_S = 30.0
-NOBODY = 65534  # the kernel's overflow uid: anybody
 
 
 class ServerNotRunning(OperatorError):
@@ -42,8 +40,7 @@ class _Connection(http.client.HTTPConnection):
         self.sock.settimeout(TIMEOUT_S)
         with short_name(self.path) as name:
             self.sock.connect(name)
-        credentials = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        if struct.unpack("=iII", credentials)[1] != owner:
+        if peer_uid(self.sock) != owner:
             raise _not_ours(self.path)
 
 
@@ -86,14 +83,10 @@ class Client:
             answer = connection.getresponse()
             text = answer.read()
         except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError) as exc:
-            hint = (
-                f"start it with: appliance serve --state {self.path.parent}"
-                if self.path.parent.is_dir()
-                else ""
-            )
+            folder = self.path.parent
             raise ServerNotRunning(
                 f"the server is not running: nobody answers at {self.path}",
-                *([hint] if hint else []),
+                f"start it with: appliance serve --state {folder}" if folder.is_dir() else "",
                 "if it runs elsewhere, name its state folder with --state",
             ) from exc
         except PermissionError as exc:
@@ -124,7 +117,6 @@ def _document(status: int, text: bytes) -> Any:
     if status < 400:
         return document
     refusal = document if isinstance(document, dict) else {}
-    hint = refusal.get("hint")
     raise OperatorError(
-        str(refusal.get("error") or f"the server answered {status}"), *([str(hint)] if hint else [])
+        str(refusal.get("error") or f"the server answered {status}"), str(refusal.get("hint") or "")
     )

@@ -25,12 +25,12 @@ class OperatorError(Exception):
     def __init__(self, message: str, *hints: str) -> None:
         super().__init__(message)
         self.message = message
-        self.hints = hints
+        self.hints = tuple(filter(None, hints))
 
     def lines(self) -> Iterator[tuple[str, str]]:
         """What the command line prints: ("error", text), then ("hint", text) for each hint."""
         yield "error", self.message
-        for hint in filter(None, self.hints):
+        for hint in self.hints:
             yield "hint", hint
 
 

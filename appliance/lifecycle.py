@@ -30,7 +30,7 @@ async def until_told_to_stop(
             notifier.reloading()
             if certificate is not None:
                 reload_certificate(certificate, forced=True)
-            notifier.ready("serving")
+            notifier.ready()
 
 
 def announce(listeners: Listeners, notifier: Notifier) -> None:
@@ -38,4 +38,4 @@ def announce(listeners: Listeners, notifier: Notifier) -> None:
     for line in listeners.describe():
         print(line, file=sys.stderr)
     print("ready", file=sys.stderr, flush=True)
-    notifier.ready("serving")
+    notifier.ready()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import trio
 
-from appliance.config.kinds import bracketed
+from appliance.config.kinds import Address
 from appliance.config.schema import Config
 from appliance.door.sockets import inherited_sockets, open_tcp, open_udp
 from appliance.region import Ports
@@ -32,9 +32,9 @@ class Listeners:
             https, http, stun = (inherited.get(name, []) for name in ("https", "http", "stun"))
         else:
             listen = config.listen
-            https = open_tcp(str(listen.https), "listen.https") if listen.https else []
-            http = open_tcp(str(listen.http), "listen.http") if listen.http else []
-            stun = open_udp(str(listen.stun), "listen.stun") if listen.stun else []
+            https = open_tcp(listen.https, "listen.https") if listen.https else []
+            http = open_tcp(listen.http, "listen.http") if listen.http else []
+            stun = open_udp(listen.stun, "listen.stun") if listen.stun else []
         for sock in (*https, *http, *stun):
             sock.setblocking(False)
         return cls(
@@ -51,13 +51,14 @@ class Listeners:
 
     def describe(self) -> Iterator[str]:
         """One line for each socket."""
+        https = "https" if self.tls else "http, TLS ends in front of us"
         for sock in self.https:
-            yield f"listening on {_address(sock.getsockname())} ({'https' if self.tls else 'http, TLS ends in front of us'})"
+            yield f"listening on {_address(sock.getsockname())} ({https})"
         for sock in self.http:
             yield f"listening on {_address(sock.getsockname())} (http)"
         for udp in self.stun:
             yield f"listening on {_address(udp.getsockname())} (stun, udp)"
 
 
-def _address(name: tuple[str, int]) -> str:
-    return f"{bracketed(name[0])}:{name[1]}"
+def _address(name: tuple[str, int]) -> Address:
+    return Address(name[0], name[1])  # IPv6 names have two parts more

@@ -17,7 +17,6 @@ ERROR: a bug, with its traceback. DEBUG: what peers did wrong.
 from __future__ import annotations
 
 import io
-import ipaddress
 import json
 import logging
 import os
@@ -29,6 +28,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
+from appliance.door.preauth import source_of
 from appliance.printable import printable
 
 FIELD_MAX = 256
@@ -135,9 +135,8 @@ class JsonFormatter(logging.Formatter):
             "message": printable(record.getMessage(), MESSAGE_MAX),
         }
         for name, value in fields_of(record).items():
-            document[name] = (
-                value if isinstance(value, (int, float, bool)) else printable(str(value), FIELD_MAX)
-            )
+            plain = isinstance(value, (int, float, bool))
+            document[name] = value if plain else printable(str(value), FIELD_MAX)
         if lines := _traceback_lines(record):
             document["traceback"] = "\n".join(lines)
         return json.dumps(document, ensure_ascii=False)
@@ -205,15 +204,8 @@ class LimitedHandler(logging.StreamHandler[TextIO]):
             return
         last, bucket.record = bucket.record, None
         held, bucket.held = bucket.held, 0
-        line = logging.makeLogRecord(
-            {
-                "name": last.name,
-                "levelname": last.levelname,
-                "levelno": last.levelno,
-                "msg": last.msg,
-                "args": last.args,
-            }
-        )
+        kept = ("name", "levelname", "levelno", "msg", "args")
+        line = logging.makeLogRecord({name: getattr(last, name) for name in kept})
         line.not_written = held
         if source := _source(last):
             line.source = source
@@ -222,9 +214,4 @@ class LimitedHandler(logging.StreamHandler[TextIO]):
 
 def _source(record: logging.LogRecord) -> str:
     """The network that a line's `remote` lies in; "" when it has none."""
-    remote = str(getattr(record, "remote", ""))
-    try:
-        address = ipaddress.ip_address(remote)
-    except ValueError:
-        return remote[:FIELD_MAX]
-    return str(ipaddress.ip_network((address, 24 if address.version == 4 else 64), strict=False))
+    return source_of(str(getattr(record, "remote", "")))[:FIELD_MAX]

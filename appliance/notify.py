@@ -20,8 +20,6 @@ from collections.abc import Mapping
 
 import trio
 
-STATUS_MAX = 200
-
 log = logging.getLogger("appliance.notify")
 
 
@@ -34,11 +32,8 @@ class Notifier:
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self.watchdog_s = _watchdog_s(environ)
 
-    def ready(self, status: str = "") -> None:
-        self._send("READY=1", *_status(status))
-
-    def status(self, text: str) -> None:
-        self._send(*_status(text))
+    def ready(self) -> None:
+        self._send("READY=1", "STATUS=serving")
 
     def reloading(self) -> None:
         self._send("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
@@ -53,7 +48,7 @@ class Notifier:
             await trio.sleep(self.watchdog_s / 2)
 
     def _send(self, *lines: str) -> None:
-        if not self._address or not lines:
+        if not self._address:
             return
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sending:
@@ -61,11 +56,6 @@ class Notifier:
         except OSError as exc:
             hint = "see what NOTIFY_SOCKET names, and NotifyAccess= of the unit"
             log.warning("cannot reach the service manager", extra={"reason": exc.strerror, "hint": hint})
-
-
-def _status(text: str) -> tuple[str, ...]:
-    """One line, whatever is in it: a line break would begin another key."""
-    return (f"STATUS={' '.join(text.split())[:STATUS_MAX]}",) if text else ()
 
 
 def _watchdog_s(environ: Mapping[str, str]) -> float:

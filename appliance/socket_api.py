@@ -5,8 +5,8 @@
               ◄── 200, one JSON document; refusals are {"error": what, "hint": what to do}
 
 Who connects is told by the kernel (SO_PEERCRED), not by the request: that the caller reached the socket proves nothing
-by itself. User 65534 is never let in: under `PrivateUsers=` it stands for everybody the kernel cannot name. A request with an
-`Origin` comes from a browser that was led here, and is refused; so is HTTP/2, for which nothing here is bounded.
+by itself. A request with an `Origin` comes from a browser that was led here, and is refused; so is HTTP/2, for which nothing
+here is bounded.
 (security.md L1, F3)
 """
 
@@ -17,7 +17,6 @@ import logging
 import os
 import socket
 import stat
-import struct
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ import h11
 import trio
 
 from appliance.errors import OperatorError
-from appliance.socket_path import short_name
+from appliance.socket_path import NOBODY, peer_uid, short_name
 
 CONNECTIONS = 16  # one person, a few scripts
 BODY_MAX = 1024 * 1024  # a policy text is the largest thing sent
@@ -39,7 +38,6 @@ WRITE_S = 30.0
 LINGER_S = 1.0  # a close with unread bytes would take the refusal away from who is still sending
 READ_SIZE = 64 * 1024
 BACKLOG = 64
-NOBODY = 65534  # the kernel's overflow uid
 
 Answer = tuple[int, dict[str, Any] | list[Any]]
 Handler = Callable[[str, str, dict[str, str], bytes, int], Awaitable[Answer]]
@@ -107,12 +105,6 @@ async def serve_socket(
             while True:
                 accepted, _ = await accepting.accept()
                 connections_nursery.start_soon(server.serve, accepted)
-
-
-def peer_uid(connection: trio.socket.SocketType) -> int:
-    """Who connected, as the kernel says: struct ucred is pid, uid, gid."""
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    return int(struct.unpack("=iII", credentials)[1])
 
 
 def may_connect(uid: int) -> bool:

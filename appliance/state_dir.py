@@ -152,13 +152,12 @@ def write_secret(path: Path, data: bytes) -> None:
     """Replace a file atomically, 0600: after a crash there is the old one or the new one, never a part."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            os.write(file, data)
-            os.fsync(file)
-        finally:
-            os.close(file)
-        os.rename(temporary, path)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        with open(descriptor, "wb") as file:  # which goes on where a full disk takes only a part
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
         sync_folder(path.parent)
     except OSError as exc:
         temporary.unlink(missing_ok=True)

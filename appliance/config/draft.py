@@ -46,9 +46,7 @@ class ConfigError(OperatorError):
     exit_status = 2
 
     def __init__(self, *problems: Problem) -> None:
-        super().__init__(
-            "; ".join(map(str, problems)), *(problem.hint for problem in problems if problem.hint)
-        )
+        super().__init__("; ".join(map(str, problems)), *(problem.hint for problem in problems))
         self.problems = problems
 
     def lines(self) -> Iterator[tuple[str, str]]:

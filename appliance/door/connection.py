@@ -20,13 +20,14 @@ from functools import partial
 
 import trio
 
+from appliance.config.kinds import Network
 from appliance.door import limits
 from appliance.door.answers import Answer, Answers, text
 from appliance.door.asgi import PageServer
 from appliance.door.head import Head, HeadReader, encode_head, encode_response
-from appliance.door.names import NameTable, Owner
+from appliance.door.names import NameTable
 from appliance.door.preauth import source_of
-from appliance.door.proxy import Network, ProxyHeaderReader, client_address, is_listed, plain_address
+from appliance.door.proxy import ProxyHeaderReader, client_address, is_listed, plain_address
 from appliance.door.routes import INSIDE_TLS, Destination, Listener, decide
 from appliance.door.seldom import Seldom
 from appliance.door.turns import FairTurns
@@ -138,8 +139,6 @@ class Connection:
 
     async def _end_tls(self, certificate: CurrentCertificate) -> TLSStream:
         hello, received = await self._read_client_hello()
-        owner = self._house.names.owner(hello.server_name)
-        assert owner is Owner.US
         stream = TLSStream(self.socket, self._house.bios, certificate.context_for(hello), received)
         with trio.fail_after(HANDSHAKE_SECONDS):
             await stream.do_handshake(partial(self._house.turns.do, source_of(self.peer)))
@@ -306,14 +305,8 @@ class Connection:
         self._proven(self)
 
     def _relay_preface(self) -> bytes:
-        key = self._house.relay_public_key.hex()
-        fields = [
-            ("Upgrade", "DERP"),
-            ("Connection", "Upgrade"),
-            ("Derp-Version", "2"),
-            ("Derp-Public-Key", key),
-        ]
-        return encode_head(101, fields)
+        ours = [("Derp-Version", "2"), ("Derp-Public-Key", self._house.relay_public_key.hex())]
+        return encode_head(101, [("Upgrade", "DERP"), ("Connection", "Upgrade"), *ours])
 
     # --- endings ---
 

@@ -84,10 +84,6 @@ class HeadReader:
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES)
         self._received = b""
 
-    @property
-    def begun(self) -> bool:
-        return bool(self._received)
-
     def feed(self, data: bytes) -> Head | None:
         """The head, once it is complete; `data` is never empty. Raises `HeadError`, and nothing else."""
         self._received += data

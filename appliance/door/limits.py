@@ -1,12 +1,9 @@
 """Numbers of the front door, each chosen by us for the reason beside it; sizes of TLS are in `appliance/tls/limits.py`."""
 
 BACKLOG = 4096  # every client of a big tailnet comes back within a second after a restart
-ACCEPTS_A_TURN = 64  # then other tasks run
 
 PRE_AUTH = 2048  # about 25 KB each: 50 MB
-PRE_AUTH_PER_SOURCE = (
-    256  # applies while the table is over half full: an office behind one NAT passes on a quiet day
-)
+PRE_AUTH_PER_SOURCE = 256  # while the table is over half full: an office behind one NAT passes on a quiet day
 SITE_WEIGHT = 4  # an IPv6 /48 may hold as much as four /64
 PROXY_WEIGHT = 8  # a listed proxy brings everybody's connections
 CONNECTIONS = 26_000  # pre-auth and authenticated together

@@ -1,24 +1,15 @@
-"""Whose name is it? Two questions that strangers ask with a name in hand.
+"""The names that our pages answer for: those of `server_url` and our addresses, so that nobody can point a name of his own at
+us and have our pages speak under it.
 
-A ClientHello names a server before TLS starts (`owner`). Today everything that comes in is ours to serve: our own names,
-the reverse names of our addresses (which certificate authorities ask for when they validate an address), no name, and
-names we do not know. Names that are to be passed on unopened will be rows of this table.
-
-A request for a page names a host (`answers_host`). We answer for the names of `server_url` and for our addresses only, so
-that nobody can point a name of his own at us and have our pages speak under it.
+Everything else is served under any name: clients put anything into `Host`, and the name in a ClientHello may be an alias.
 """
 
 from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
-from enum import Enum, auto
 
-
-class Owner(Enum):
-    """Who gets a connection, by the name in its ClientHello."""
-
-    US = auto()
+from appliance.config.kinds import ip_or_none
 
 
 class NameTable:
@@ -28,26 +19,17 @@ class NameTable:
         """`names`: host names of ours, or addresses written as names; `addresses`: where the world sees us."""
         self._names = {name.lower().rstrip(".") for name in names}
         self._addresses = {ipaddress.ip_address(address) for address in addresses}
-        for name in list(self._names):
-            if (address := _address(name)) is not None:
-                self._addresses.add(address)
-        reverse = {address.reverse_pointer for address in self._addresses}
-        self._owners: dict[str | None, Owner] = dict.fromkeys([*self._names, *reverse, None], Owner.US)
-
-    def owner(self, server_name: str | None) -> Owner:
-        """Who serves this ClientHello."""
-        # Unknown names too: a client that reached us by an alias still finds its control server.
-        return self._owners.get(server_name, Owner.US)
+        self._addresses.update(filter(None, map(ip_or_none, self._names)))
 
     def answers_host(self, host: str, local_address: str) -> bool:
         """May a page be served under this Host header, on a connection that came to `local_address`?"""
         name = _without_port(host.strip().lower()).rstrip(".")
         if name in self._names:
             return True
-        local = _address(local_address)
+        local = ip_or_none(local_address)
         if name == "localhost":
             return local is not None and local.is_loopback
-        address = _address(name)
+        address = ip_or_none(name)
         return address is not None and (address == local or address in self._addresses)
 
 
@@ -56,10 +38,3 @@ def _without_port(host: str) -> str:
         return host[1:].partition("]")[0]
     name, _, port = host.rpartition(":")
     return name if name and port.isdigit() else host
-
-
-def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        return ipaddress.ip_address(text)
-    except ValueError:
-        return None

@@ -15,6 +15,7 @@ import ipaddress
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
+from appliance.config.kinds import ip_or_none
 from appliance.door.limits import PRE_AUTH, PRE_AUTH_PER_SOURCE, SITE_WEIGHT
 
 Member = TypeVar("Member", bound=Hashable)
@@ -29,9 +30,8 @@ def source_of(address: str) -> str:
 
 def groups_of(address: str, weight: int = 1) -> tuple[Group, ...]:
     """The groups of an IP address, the narrowest first."""
-    try:
-        ip = ipaddress.ip_address(address)
-    except ValueError:
+    ip = ip_or_none(address)
+    if ip is None:
         return ((address, weight),)
     if ip.version == 4:
         return ((_network(address, 24), weight),)

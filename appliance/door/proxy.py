@@ -20,9 +20,8 @@ import ipaddress
 import re
 from collections.abc import Sequence
 
+from appliance.config.kinds import Network, ip_or_none
 from appliance.errors import ProxyHeaderError
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 V1_LIMIT = 107
 V2_SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
@@ -82,22 +81,16 @@ class ProxyHeaderReader:
 
 
 def _ip(text: str, version: int) -> str:
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError as exc:
-        raise ProxyHeaderError("a PROXY header with no address in it") from exc
-    if address.version != version:
-        raise ProxyHeaderError("a PROXY header whose address is of another family")
+    address = ip_or_none(text)
+    if address is None or address.version != version:
+        raise ProxyHeaderError("a PROXY header without an address of its family")
     return str(address)
 
 
 def is_listed(address: str, proxies: Sequence[Network]) -> bool:
     """Is this the address of a proxy that the operator listed?"""
-    try:
-        ip = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    return any(ip in network for network in proxies)
+    ip = ip_or_none(address)
+    return ip is not None and any(ip in network for network in proxies)
 
 
 def client_address(peer: str, forwarded_for: str, proxies: Sequence[Network]) -> str:

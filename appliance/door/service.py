@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import trio
 from quart_trio import QuartTrio
 
+from appliance.config.kinds import Network
 from appliance.door.answers import Answers
 from appliance.door.asgi import PageServer
 from appliance.door.connection import House, Port, ServeControl, ServeRelay
@@ -17,7 +18,6 @@ from appliance.door.limits import PRE_AUTH, PRE_AUTH_PER_SOURCE
 from appliance.door.listener import DoorCounters, Reception
 from appliance.door.names import NameTable
 from appliance.door.preauth import PreAuthTable
-from appliance.door.proxy import Network
 from appliance.door.routes import Listener
 from appliance.door.seldom import Seldom
 from appliance.door.turns import FairTurns

@@ -3,24 +3,21 @@
 systemd (sd_listen_fds(3)) passes sockets as descriptors from 3 on, `LISTEN_FDS` of them, meant for the process
 `LISTEN_PID`, named in `LISTEN_FDNAMES` (separated by colons). Names tell us what a socket is for: `https`, `http`, `stun`,
 with or without the unit's `.socket`. The variables are removed, so that no child believes they are for it.
-
-An address is written `:443` (all addresses, IPv4 and IPv6), `192.0.2.1:443` or `[2001:db8::1]:443`.
 """
 
 from __future__ import annotations
 
 import errno
-import ipaddress
 import os
 import socket
 from collections.abc import MutableMapping
 
+from appliance.config.kinds import Address
 from appliance.door.limits import BACKLOG
 from appliance.errors import OperatorError
 
 FIRST_INHERITED = 3  # SD_LISTEN_FDS_START
 PURPOSES = ("https", "http", "stun")
-_EXAMPLES = "write :443, 192.0.2.1:443 or [2001:db8::1]:443"
 
 
 def inherited_sockets(environ: MutableMapping[str, str], pid: int) -> dict[str, list[socket.socket]]:
@@ -44,42 +41,25 @@ def inherited_sockets(environ: MutableMapping[str, str], pid: int) -> dict[str, 
     return found
 
 
-def open_tcp(address: str, setting: str) -> list[socket.socket]:
+def open_tcp(address: Address, setting: str) -> list[socket.socket]:
     """Listen on TCP; `setting` names the configuration key in errors. Raises `OperatorError`."""
-    host, port = parse_address(address, setting)
-    return [_open(socket.SOCK_STREAM, host, port, setting)]
+    return [_open(socket.SOCK_STREAM, address, setting)]
 
 
-def open_udp(address: str, setting: str) -> list[socket.socket]:
+def open_udp(address: Address, setting: str) -> list[socket.socket]:
     """Bind UDP: one socket per address family, so that answers leave from where questions came in."""
-    host, port = parse_address(address, setting)
-    if host:
-        return [_open(socket.SOCK_DGRAM, host, port, setting)]
-    sockets = [_open(socket.SOCK_DGRAM, "0.0.0.0", port, setting)]  # noqa: S104 – the operator asked for all addresses
+    if address.host:
+        return [_open(socket.SOCK_DGRAM, address, setting)]
+    everywhere = address._replace(host="0.0.0.0")  # noqa: S104 – the operator asked for all addresses
+    sockets = [_open(socket.SOCK_DGRAM, everywhere, setting)]
     if _has_ipv6():
-        sockets.append(_open(socket.SOCK_DGRAM, "::", sockets[0].getsockname()[1], setting))
+        sockets.append(_open(socket.SOCK_DGRAM, Address("::", sockets[0].getsockname()[1]), setting))
     return sockets
 
 
-def parse_address(address: str, setting: str) -> tuple[str, int]:
-    """Host (empty: all addresses) and port. Raises `OperatorError`."""
-    host, colon, port = address.rpartition(":")
-    host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    if host == "localhost":
-        host = "127.0.0.1"
-    try:
-        if host:
-            ipaddress.ip_address(host)
-        if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65_535:
-            raise ValueError
-    except ValueError as exc:
-        raise OperatorError(f"{setting} = {address!r} is no address to listen on", _EXAMPLES) from exc
-    return host, int(port)
-
-
-def _open(kind: socket.SocketKind, host: str, port: int, setting: str) -> socket.socket:
-    everywhere = not host
-    family = socket.AF_INET6 if ":" in host or (everywhere and _has_ipv6()) else socket.AF_INET
+def _open(kind: socket.SocketKind, address: Address, setting: str) -> socket.socket:
+    everywhere = not address.host
+    family = socket.AF_INET6 if ":" in address.host or (everywhere and _has_ipv6()) else socket.AF_INET
     sock = socket.socket(family, kind)
     try:
         sock.setblocking(False)
@@ -87,34 +67,34 @@ def _open(kind: socket.SocketKind, host: str, port: int, setting: str) -> socket
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family is socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not everywhere))
-        sock.bind((host, port))
+        sock.bind(address)
         if kind is socket.SOCK_STREAM:
             sock.listen(BACKLOG)
     except OSError as exc:
         sock.close()
-        raise _explain(exc, host, port, setting) from exc
+        raise _explain(exc, address, setting) from exc
     return sock
 
 
-def _explain(exc: OSError, host: str, port: int, setting: str) -> OperatorError:
-    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+def _explain(exc: OSError, address: Address, setting: str) -> OperatorError:
+    another = f"choose another address in {setting}"
     if exc.errno == errno.EADDRINUSE:
         return OperatorError(
-            f"{where} ({setting}) is in use by another program",
-            f"see which with: ss -lntup 'sport = :{port}'",
-            f"stop it, or choose another address in {setting}",
+            f"{address} ({setting}) is in use by another program",
+            f"see which with: ss -lntup 'sport = :{address.port}'",
+            f"stop it, or {another}",
         )
     if exc.errno in (errno.EACCES, errno.EPERM):
         return OperatorError(
-            f"no permission to listen on {where} ({setting})",
+            f"no permission to listen on {address} ({setting})",
             "ports below 1024 need the capability CAP_NET_BIND_SERVICE, or a socket unit of systemd",
             f"or choose a port above 1023 in {setting}",
         )
     if exc.errno == errno.EADDRNOTAVAIL:
         return OperatorError(
-            f"this machine has no address {host} ({setting})", "see its addresses with: ip address"
+            f"this machine has no address {address.host} ({setting})", "see its addresses with: ip address"
         )
-    return OperatorError(f"cannot listen on {where} ({setting}): {os.strerror(exc.errno or 0)}", _EXAMPLES)
+    return OperatorError(f"cannot listen on {address} ({setting}): {os.strerror(exc.errno or 0)}", another)
 
 
 def _has_ipv6() -> bool:

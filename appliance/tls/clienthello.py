@@ -15,9 +15,9 @@ Source: RFC 8446 §4.1.2, §5.1; RFC 6066 §3; RFC 7301 §3.1.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
+from appliance.config.kinds import is_domain
 from appliance.errors import ClientHelloError
 from appliance.tls.limits import CLIENT_HELLO_BYTES, CLIENT_HELLO_RECORDS
 
@@ -26,9 +26,6 @@ CLIENT_HELLO = 1
 SERVER_NAME = 0
 ALPN = 16
 HOST_NAME = 0
-
-_LABEL = r"(?!-)[a-z0-9-]{1,63}(?<!-)"
-_LDH_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 
 # A fatal decode_error, for a client that sent something else: version, length 2, level, description.
 ALERT = bytes([21, 3, 1, 0, 2, 2, 50])
@@ -109,7 +106,7 @@ def _server_name(data: _Cursor) -> str | None:
         kind, raw = entries.number(1), entries.vector(2)
         if kind == HOST_NAME:
             name = raw.decode("latin-1").lower().removesuffix(".")
-            if len(name) > 253 or not _LDH_NAME.fullmatch(name):
+            if not is_domain(name):
                 raise ClientHelloError("the server name is no host name")
             return name
     return None

@@ -122,9 +122,8 @@ def server_context() -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
     context.num_tickets = 0  # clients reconnect rarely, and tickets are two more records per handshake
-    context.options &= (
-        ~ssl.OP_CIPHER_SERVER_PREFERENCE
-    )  # phones without AES instructions know what suits them
+    # Phones without AES instructions know what suits them.
+    context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     return context
 

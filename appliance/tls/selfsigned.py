@@ -15,9 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-import os
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -26,7 +24,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from appliance.errors import OperatorError
+from appliance.state_dir import write_secret
 
 LIFETIME = timedelta(days=397)
 RENEW_BEFORE = timedelta(days=30)
@@ -45,13 +43,7 @@ def ensure_self_signed(path: Path, names: Sequence[str], now: datetime) -> bool:
     """
     if _usable(path, names, now):
         return False
-    try:
-        _replace(path, make_self_signed(names, now))
-    except OSError as exc:
-        raise OperatorError(
-            f"cannot write the self-made certificate {path}: {exc.strerror}",
-            f"make the folder {path.parent} writable for the user this server runs as",
-        ) from exc
+    write_secret(path, make_self_signed(names, now))
     return True
 
 
@@ -94,21 +86,3 @@ def _usable(path: Path, names: Sequence[str], now: datetime) -> bool:
         return False
     fresh = certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc - RENEW_BEFORE
     return fresh and set(held) >= {_general_name(name) for name in names}
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write beside, flush, rename, flush the folder: the old file or the new one, whole, whenever power fails."""
-    beside = path.with_name(path.name + ".new")
-    with suppress(FileNotFoundError):
-        beside.unlink()
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with open(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

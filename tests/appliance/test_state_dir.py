@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -144,6 +145,18 @@ class TestSecrets:
             write_secret(path, b"new")
         assert path.read_bytes() == b"old"
         assert [entry.name for entry in state.iterdir()] == ["noise.key"]
+
+    def test_a_disk_that_takes_only_a_part_leaves_the_old_one(self, state: Path) -> None:
+        path = state / "noise.key"
+        write_secret(path, b"old")
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4, hard))
+        try:
+            with pytest.raises(OperatorError, match="cannot write"):
+                write_secret(path, b"longer than four bytes")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert path.read_bytes() == b"old"
 
     def test_loose_or_linked_secret_is_not_used(self, state: Path) -> None:
         path = state / "noise.key"

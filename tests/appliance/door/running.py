@@ -15,6 +15,7 @@ import trio.testing
 from quart import request
 from quart_trio import QuartTrio
 
+from appliance.config.kinds import Address
 from appliance.door.names import NameTable
 from appliance.door.service import Door
 from appliance.door.sockets import open_tcp
@@ -221,11 +222,11 @@ def write_certificate(folder: Path) -> CurrentCertificate:
 
 
 @asynccontextmanager
-async def running_door(folder: Path, *, http_on: str = ":0", **changes: Any) -> AsyncIterator[Running]:
+async def running_door(folder: Path, *, http_host: str = "", **changes: Any) -> AsyncIterator[Running]:
     """A door with TLS on loopback and plain HTTP on all addresses: a public one, as far as the table of routes knows."""
     fakes = changes.pop("fakes", None) or Fakes()
-    https = open_tcp("127.0.0.1:0", "listen.https")
-    http = open_tcp(http_on, "listen.http")
+    https = open_tcp(Address("127.0.0.1", 0), "listen.https")
+    http = open_tcp(Address(http_host, 0), "listen.http")
     arguments: dict[str, Any] = {
         "https": https,
         "http": http,

@@ -264,7 +264,7 @@ async def test_a_token_over_plain_http_is_reported_without_being_repeated(
 
 
 async def test_a_loopback_listener_serves_everything_but_the_relay(tmp_path: Path) -> None:
-    async with running_door(tmp_path, http_on="127.0.0.1:0") as running:
+    async with running_door(tmp_path, http_host="127.0.0.1") as running:
         async with running.plain() as client:
             assert (await client.ask("GET /key")).status == 200
             assert (

@@ -7,41 +7,23 @@ import sys
 
 import pytest
 
+from appliance.config.kinds import Address
 from appliance.door import sockets
-from appliance.door.sockets import inherited_sockets, open_tcp, open_udp, parse_address
+from appliance.door.sockets import inherited_sockets, open_tcp, open_udp
 from appliance.errors import OperatorError
 
-
-@pytest.mark.parametrize(
-    ("address", "parsed"),
-    [
-        (":443", ("", 443)),
-        ("192.0.2.1:0", ("192.0.2.1", 0)),
-        ("[2001:db8::1]:8443", ("2001:db8::1", 8443)),
-        ("localhost:80", ("127.0.0.1", 80)),
-    ],
-)
-def test_addresses_are_read(address: str, parsed: tuple[str, int]) -> None:
-    assert parse_address(address, "listen.https") == parsed
-
-
-@pytest.mark.parametrize(
-    "address", ["", "443", "example.com:443", ":70000", ":-1", ":٣", "[::1]", "1.2.3:4", ":"]
-)
-def test_other_addresses_are_the_operators_error(address: str) -> None:
-    with pytest.raises(OperatorError, match=r"listen\.https") as caught:
-        parse_address(address, "listen.https")
-    assert caught.value.hints
+EVERYWHERE = Address("", 0)
+LOOPBACK = Address("127.0.0.1", 0)
 
 
 def test_no_host_means_both_families_on_one_port() -> None:
-    [listening] = open_tcp(":0", "listen.https")
+    [listening] = open_tcp(EVERYWHERE, "listen.https")
     with listening:
         port = listening.getsockname()[1]
         for host in ("127.0.0.1", "::1"):
             with socket.create_connection((host, port), timeout=5):
                 pass
-    udp = open_udp(":0", "listen.stun")
+    udp = open_udp(EVERYWHERE, "listen.stun")
     assert {sock.family for sock in udp} == {socket.AF_INET, socket.AF_INET6}
     assert len({sock.getsockname()[1] for sock in udp}) == 1
     for sock in udp:
@@ -49,18 +31,18 @@ def test_no_host_means_both_families_on_one_port() -> None:
 
 
 def test_a_port_in_use_says_which_and_what_to_do() -> None:
-    [listening] = open_tcp("127.0.0.1:0", "listen.https")
+    [listening] = open_tcp(LOOPBACK, "listen.https")
     with listening:
         port = listening.getsockname()[1]
         with pytest.raises(OperatorError) as caught:
-            open_tcp(f"127.0.0.1:{port}", "listen.https")
+            open_tcp(LOOPBACK._replace(port=port), "listen.https")
     assert f"127.0.0.1:{port} (listen.https) is in use" in caught.value.message
     assert any("ss -lntup" in hint for hint in caught.value.hints)
 
 
 def test_an_address_of_another_machine_is_explained() -> None:
     with pytest.raises(OperatorError, match=r"no address 192\.0\.2\.1"):
-        open_tcp("192.0.2.1:0", "listen.https")
+        open_tcp(Address("192.0.2.1", 0), "listen.https")
 
 
 CHILD = """
@@ -80,8 +62,8 @@ for name, socks in sorted(found.items()):
 
 
 def test_sockets_are_inherited_by_name_and_the_variables_are_gone() -> None:
-    [tcp] = open_tcp("127.0.0.1:0", "x")
-    [udp] = open_udp("127.0.0.1:0", "x")
+    [tcp] = open_tcp(LOOPBACK, "x")
+    [udp] = open_udp(LOOPBACK, "x")
     with tcp, udp:
         ports = [sock.getsockname()[1] for sock in (tcp, udp)]
         numbers = [str(sock.fileno()) for sock in (tcp, udp)]
@@ -113,6 +95,6 @@ def test_a_socket_without_a_known_name_is_the_operators_error() -> None:
 
 def test_without_ipv6_all_addresses_means_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sockets, "_has_ipv6", lambda: False)
-    [listening] = open_tcp(":0", "listen.https")
+    [listening] = open_tcp(EVERYWHERE, "listen.https")
     with listening:
         assert listening.family is socket.AF_INET
