@@ -2,8 +2,10 @@
 
 ControlError
 ├── ProtocolError        the client broke the rules: its request or connection ends, nothing changed
-│   └── control.noise.NoiseError
+│   ├── NoiseError       control.noise: a handshake or a record
+│   └── DecodeError      control.tailcfg.codec: not the JSON that was expected
 ├── StoreUnusable        control.state.store: the database cannot be opened at all; the operator must act
+├── WriteRefused         control.state.store: for `State` alone, which makes StorageFailed of it
 ├── Refused              the rules say no: text for the person who asked, nothing changed
 │   ├── NotFound         what was named does not exist (or is not theirs: the same answer)
 │   └── WrongKey         an auth key that is none of ours
@@ -11,6 +13,8 @@ ControlError
     ├── Busy             too much is waiting for the disk
     ├── Unavailable      starting or shutting down
     └── StorageFailed    the disk refused; reads, relay and open sessions go on
+
+Beside the tree: control.keys.KeyFormatError, a ValueError, which decoding turns into a DecodeError.
 """
 
 
@@ -19,11 +23,7 @@ class ControlError(Exception):
 
 
 class ProtocolError(ControlError):
-    """The client sent what the protocol does not allow; `status` is the HTTP status inside Noise."""
-
-    def __init__(self, reason: str, status: int = 400) -> None:
-        super().__init__(reason)
-        self.status = status
+    """The client sent what the protocol does not allow."""
 
 
 class Refused(ControlError):

@@ -1,12 +1,12 @@
 """How much a client may cost: the numbers of the coordination part, each with its reason.
 
-Two classes of number live elsewhere: those a protocol fixes (record sizes, frame types) stand beside the code that
-speaks it. Here is only what we chose. Every queue, buffer and wait on a stranger has its line.
+What a protocol fixes (record sizes, frame types) stands beside the code that speaks it, and what one duty or one table
+chooses for itself beside that. Here is what bounds a client: every queue, buffer and wait on a stranger has its line.
 """
 
 from typing import NamedTuple
 
-__all__ = ["Budget", "Quotas", "Rate"]
+ROUNDING = 1e-9  # at `ready_at` there is enough, whatever became of the last digit
 
 
 class Rate(NamedTuple):
@@ -17,7 +17,7 @@ class Rate(NamedTuple):
 
 
 class Budget:
-    """A token bucket. It starts full, and knows no clock."""
+    """A token bucket. It starts full, and knows no clock; one that steps back refills nothing."""
 
     __slots__ = ("_filled_at", "_left", "_rate")
 
@@ -28,13 +28,18 @@ class Budget:
 
     def spend(self, amount: int, now: float) -> bool:
         """Take *amount*; False if there was not enough, and then nothing is taken."""
-        refill = (now - self._filled_at) * self._rate.per_second
+        refill = max(0.0, now - self._filled_at) * self._rate.per_second
         self._left = min(self._rate.burst, self._left + refill)
         self._filled_at = now
-        if amount > self._left:
+        if amount > self._left + ROUNDING:
             return False
         self._left -= amount
         return True
+
+    @property
+    def ready_at(self) -> float:
+        """When there is one to take."""
+        return self._filled_at + max(0.0, 1 - self._left) / self._rate.per_second
 
 
 class Quotas(NamedTuple):
@@ -117,8 +122,13 @@ NOISE_PER_MACHINE = 8  # a client holds two or three at once since 1.90, and som
 
 # --- Requests of one connection ---------------------------------------------------------------------------------
 
-REGISTRATIONS = Rate(
-    burst=12, per_second=1
-)  # a client's back-off makes about ten quick tries, then one in 30 s
-MAP_OPENS = Rate(burst=10, per_second=1.0)
+REGISTRATIONS = Rate(burst=12, per_second=1)  # a client's back-off: about ten quick tries, then one in 30 s
+MAP_OPENS = Rate(burst=10, per_second=1)
 MAP_UPDATES = Rate(burst=20, per_second=5)  # a netcheck every 20 to 26 s, bursts at a network change
+
+# --- What one node makes others do -------------------------------------------------------------------------------
+
+# Every peer that sees a node sends packets to its endpoints and is told of each change (security.md M5): a node that lies
+# about them, or a network that flaps, must not make the whole tailnet work. Ordinary life is a handful of changes
+# within seconds of a start or a change of network, then silence for minutes.
+ENDPOINT_CHANGES = Rate(burst=5, per_second=1 / 5)

@@ -62,9 +62,8 @@ class Node(Record, frozen=True):
     advertised: tuple[str, ...] = ()  # masked prefixes that the client offers to route
     approved: tuple[str, ...] = ()  # prefixes that an administrator allowed
     auth_key_id: str = ""  # the key that brought it in, if any
-    requested_tags: tuple[
-        str, ...
-    ] = ()  # what its last login asked for; a restart asks again, whatever was set since
+    # What its last login asked for; a restart asks again, whatever was set since.
+    requested_tags: tuple[str, ...] = ()
 
     @property
     def stable_id(self) -> str:

@@ -19,7 +19,6 @@ ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
 ID_LEN = 12
 SECRET_LEN = 43  # 43 × log2(62) = 256 bits
 CHECK_LEN = 6  # 62^6 > 2^32
-PEPPER_LEN = 32
 
 AUTH_KEY = "tskey-auth"
 

@@ -1,10 +1,10 @@
 """Coordination, put together: what `appliance/main.py` builds, starts and hands connections to.
 
 service = ControlService(store, noise_key=…, pepper=…, settings=…, server_url=…, evict=relay.evict, …)
-await nursery.start(service.state.run)     # loads; from here on `open` works
+await nursery.start(service.state.run)                        # loads; from here on `open` works
 service.open()
-await nursery.start(service.run)           # duties, keep-alives
-await service.serve(stream, initiation, remote, preface)      one upgraded connection, until it ends
+await nursery.start(service.run)                              # duties, keep-alives
+await service.serve(stream, initiation, remote, preface)      # one upgraded connection, until it ends
 """
 
 from __future__ import annotations
@@ -83,14 +83,9 @@ class ControlService:
         quotas: Quotas = Quotas(),  # noqa: B008  (immutable)
         turn: FairTurn | None = None,
     ) -> None:
-        self._noise_key, self._pepper, self._settings, self._server_url = (
-            noise_key,
-            pepper,
-            settings,
-            server_url,
-        )
-        self._fair_turn = turn
-        self._overview, self._wall, self._ephemeral_grace_s = overview, wall, ephemeral_grace_s
+        self._noise_key, self._pepper, self._fair_turn = noise_key, pepper, turn
+        self._settings, self._server_url, self._overview = settings, server_url, overview
+        self._wall, self._ephemeral_grace_s = wall, ephemeral_grace_s
         self.state = State(store, decide=partial(decide, quotas=quotas), pepper=pepper, clock=wall)
         self.admission = Admission(evict, wall)
         self._early_payload = encode_early_payload(

@@ -25,7 +25,7 @@ from msgspec.structs import replace
 from control import secret
 from control.api import requests as bodies
 from control.api.shapes import Json, key_shape, login_shape, node_shape, user_shape, when
-from control.errors import NotFound, ProtocolError, Refused, TryLater
+from control.errors import NotFound, Refused, TryLater
 from control.login.pending import PendingLogin, PendingLogins
 from control.machine.presence import Presence
 from control.mapper.world import World
@@ -35,6 +35,7 @@ from control.state.commands import Actor, Registered
 from control.state.lookup import find_node
 from control.state.state import State
 from control.state.volatile import Volatile
+from control.tailcfg.codec import DecodeError
 from control.troubles import Troubles
 
 B = TypeVar("B", bound=bodies.Body)
@@ -93,8 +94,8 @@ class Api:
             return 409, {"error": exc.public_reason, "hint": exc.hint}
         except TryLater as exc:
             return 503, {"error": exc.reason, "hint": exc.hint}
-        except ProtocolError as exc:
-            return 400, {"error": str(exc), "hint": ""}
+        except DecodeError as exc:
+            return 400, {"error": f"the request's body is not as expected: {exc}", "hint": ""}
 
     def node_json(self, node: Node) -> Json:
         state = self.state

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import msgspec
 
-from control.errors import ProtocolError
+from control.tailcfg.codec import decode
 
 
 class Body(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -51,8 +51,5 @@ B = TypeVar("B", bound=Body)
 
 
 def parse(body: bytes, kind: type[B]) -> B:
-    """Raises ProtocolError for what is not such a body."""
-    try:
-        return msgspec.json.decode(body or b"{}", type=kind)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as exc:
-        raise ProtocolError(f"the request's body is not as expected: {exc}") from exc
+    """Raises DecodeError for what is not such a body."""
+    return decode(body or b"{}", kind)

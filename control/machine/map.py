@@ -61,9 +61,8 @@ class MapPolls:
             await reply.respond(400, f"bad map request: {exc}".encode())
             return
         if capver.too_old(wanted.version):
-            await reply.respond(
-                400, f"this client is too old; {capver.MINIMUM_RELEASE} or newer is needed".encode()
-            )
+            text = f"this client is too old; {capver.MINIMUM_RELEASE} or newer is needed"
+            await reply.respond(400, text.encode())
             return
         if not machine.budget(MAP_UPDATES if wanted.omit_peers else MAP_OPENS):  # updates are the cheap ones
             await reply.respond(429, b"too many map requests", RETRY_AFTER)
@@ -90,7 +89,8 @@ class MapPolls:
                 await self._update(machine, node, wanted, hostinfo)
             await reply.respond(200)
         else:
-            await self._once(node, wanted, reply)
+            zstd = wanted.compress == "zstd"
+            await reply.respond(200, self.fanout.full_map(node.id, zstd=zstd, capver=wanted.version))
 
     async def _update(self, machine: Machine, node: Node, wanted: MapRequest, hostinfo: Hostinfo) -> None:
         """A lite update. What is durable of it is on disk before it is acknowledged; the rest counts even if the disk is full."""
@@ -148,17 +148,11 @@ class MapPolls:
         except TryLater as exc:
             log.info("a report was not kept", extra={"reason": exc})
 
-    async def _once(self, node: Node, wanted: MapRequest, reply: Reply) -> None:
-        await reply.respond(
-            200, self.fanout.full_map(node.id, zstd=wanted.compress == "zstd", capver=wanted.version)
-        )
-
     async def _unknown(self, machine: Machine, wanted: MapRequest, reply: Reply) -> None:
         stone = tombstone_for(self.state.durable, machine.key, wanted.node_key)
         if stone is None or not wanted.stream or wanted.omit_peers:
-            self.troubles.note(
-                machine.who, "asks for the map of a node that does not exist, or is not its own"
-            )
+            why = "asks for the map of a node that does not exist, or is not its own"
+            self.troubles.note(machine.who, why)
             log.info("unknown node", extra=machine.fields)
             await reply.respond(404, b"node not found")
             return
@@ -170,7 +164,7 @@ class MapPolls:
     ) -> None:
         """Tell a deleted node's client that its login has ended, and keep the stream: it asks a person, not us again."""
         log.info("told a deleted node", extra=machine.fields | {"node": stone.node_id})
-        stream = self.fanout.open_deleted(stone, zstd=wanted.compress == "zstd", capver=wanted.version)
+        stream = self.fanout.open_deleted(stone, zstd=wanted.compress == "zstd")
         try:
             await reply.start(200)
             while (data := await stream.next(reply.wait_writable)) is not None:

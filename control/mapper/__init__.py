@@ -6,7 +6,6 @@
     settings.py ───┘     users.py     profiles, and who owns what             blocks.py, encode.py: encoded and
                          routes.py    who routes which prefix                 compressed once for many
                          view.py      what a class of viewers sees          fanout.py: who is streaming, and when
-                         damper.py    endpoints that change too often
                          audience.py  open sessions
 
 Only fanout.py knows trio. The promise, tested over thousands of random histories: whoever replays the messages of any

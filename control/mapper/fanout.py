@@ -175,9 +175,8 @@ class Fanout:
         self._streams.setdefault(node_id, []).append(stream)
         return stream
 
-    def open_deleted(self, stone: Tombstone, *, zstd: bool, capver: int) -> Stream:
+    def open_deleted(self, stone: Tombstone, *, zstd: bool) -> Stream:
         """For the client of a deleted node: log in again. Then keep-alives (control.md §6.7)."""
-        del capver  # there is one wire variant so far
         message = deleted_message(self.world, stone, zstd=zstd, now=self.clock())
         return self._stream(OneMessage(message, zstd), None)
 

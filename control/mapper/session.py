@@ -290,9 +290,8 @@ def deleted_message(world: World, stone: Tombstone, *, zstd: bool, now: float) -
 def _complete(world: World, self_json: bytes, sections: Sections, users: list[int], now: float) -> Members:
     """A first message but for its peers."""
     members = _self_members(self_json, now)
-    if (
-        not world.settings.client_logs
-    ):  # it sticks until the client's process ends; in a delta it would cost a rebuild
+    if not world.settings.client_logs:
+        # It sticks until the client's process ends; in a delta it would cost a rebuild.
         members.append((wire.DEBUG, b'{"DisableLogTail":true}'))
     members.append((wire.COLLECT_SERVICES, b"false"))
     members += zip(SECTIONS, sections, strict=True)

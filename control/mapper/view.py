@@ -105,7 +105,7 @@ def rerouted(old: View, new: View) -> frozenset[int]:
 
 
 class Views:
-    """The current View of each class that has members. `block_size`: slots in a block."""
+    """The current View of each class that has members. `block`: how many slots make one (blocks.py)."""
 
     def __init__(
         self, function: ViewFunction, peers: Mapping[int, Peer], routes: RouteTable, block: int

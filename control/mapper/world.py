@@ -14,9 +14,9 @@ from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
+from control.limits import ENDPOINT_CHANGES, Budget
 from control.mapper.audience import Audience
 from control.mapper.blocks import SIZE, Blocks
-from control.mapper.damper import Damper
 from control.mapper.peers import Part, Peer, encode_self, self_attributes
 from control.mapper.routes import RouteTable
 from control.mapper.settings import NetmapSettings
@@ -65,7 +65,7 @@ class World:
         self._audience = Audience()
         self._expiries: list[tuple[float, int]] = []  # heap; outdated entries stay until their time
         self._postponed: dict[int, float] = {}  # node → when its new endpoints may be told
-        self._dampers: dict[int, Damper] = {}
+        self._endpoint_budgets: dict[int, Budget] = {}  # of nodes whose endpoints have changed
         self._stamped: set[Peer] = set()  # whose sessions are to be told
         self._review: dict[int, Peer] = {}  # whose visibility or routes may have changed
         self._sections = self._encode_sections()
@@ -229,7 +229,7 @@ class World:
             session.finish(final, peer.wire_user)
         self._views.leave(peer.viewers)
         del self.peers[peer.id], self.by_slot[peer.slot]
-        self._dampers.pop(peer.id, None)
+        self._endpoint_budgets.pop(peer.id, None)
         self._routes.offer(peer.id, (), online=False)
         self._postponed.pop(peer.id, None)
         self.users.disown(peer.wire_user, peer.bit)
@@ -313,14 +313,14 @@ class World:
         self._postponed.pop(peer.id, None)
         if sorted(volatile.endpoints) == sorted(peer.endpoints):
             return  # another order of the same is no news
-        damper = self._dampers.get(peer.id)
-        if damper is None:
-            damper = self._dampers[peer.id] = Damper(self.now)
-        if damper.take(self.now):
+        budget = self._endpoint_budgets.get(peer.id)
+        if budget is None:
+            budget = self._endpoint_budgets[peer.id] = Budget(ENDPOINT_CHANGES, self.now)
+        if budget.spend(1, self.now):
             peer.endpoints = volatile.endpoints
             self._stamp(peer, "endpoints")
         else:
-            self._postponed[peer.id] = damper.ready_at
+            self._postponed[peer.id] = budget.ready_at
 
     def _encode_sections(self) -> Sections:
         settings = self.settings

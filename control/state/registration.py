@@ -61,9 +61,8 @@ def _log_out(node: Node | None, now: float) -> Decision:
         return Decision((gone,), LoggedOut())
     if node.expired(now):
         return Decision((), LoggedOut())
-    return Decision(
-        (NodePut(node=replace(node, expires_at=now)),), LoggedOut()
-    )  # now, not the 1970 of the request
+    ended = replace(node, expires_at=now)  # not the 1970 of the request
+    return Decision((NodePut(node=ended),), LoggedOut())
 
 
 def _known(facts: Facts, command: Register, node: Node, now: float) -> Decision:

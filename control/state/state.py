@@ -112,7 +112,6 @@ class State:
         self.primaries_source: Callable[[], dict[str, int]] = lambda: self.primaries
         self.read_only: str | None = None  # why nothing can be changed, while that is so
         self.storage_hint = ""  # and what the operator can do about it
-        self.loaded_at = 0.0
         self.newest_at = 0.0  # the newest time that was ever stored: a wall clock behind it has gone wrong
         self.transactions = 0  # batches written since the start
         self._store, self._decide, self._pepper, self._clock = store, decide, pepper, clock
@@ -201,7 +200,6 @@ class State:
         for ident in self.durable.nodes:
             self.volatile.setdefault(ident, Volatile())
         self._head = self.durable.copy()
-        self.loaded_at = self._clock()
         self._flush_at = trio.current_time() + FLUSH_EVERY_S
 
     async def _write(self, writer: Writer, *, until_idle: bool = False) -> None:

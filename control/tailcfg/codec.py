@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
+from control.errors import ProtocolError
 from control.keys import KeyFormatError, PublicKey
 
 T = TypeVar("T")
@@ -28,7 +29,7 @@ _ACRONYMS = {
 }  # fmt: skip
 
 
-class DecodeError(ValueError):
+class DecodeError(ProtocolError):
     """The bytes are not the JSON that was expected; the text says where."""
 
 
@@ -49,11 +50,7 @@ def decode(data: bytes | msgspec.Raw, kind: type[T]) -> T:
     """The value of type `kind` in `data`. Raises DecodeError for any other bytes."""
     try:
         return msgspec.json.decode(data, type=kind, dec_hook=_from_text)
-    except (
-        msgspec.MsgspecError,
-        ValueError,
-        RecursionError,
-    ) as exc:  # deep nesting, lone surrogates, wrong types
+    except (ValueError, RecursionError) as exc:  # msgspec's are ValueErrors; lone surrogates; deep nesting
         raise DecodeError(str(exc)[:200]) from exc
 
 

@@ -15,7 +15,6 @@ from control.tailcfg.codec import CapabilityVersion, Wire
 class MapRequest(Wire, frozen=True):
     version: CapabilityVersion = 0
     compress: str = ""  # "zstd", else plain JSON in the same framing
-    keep_alive: bool = False
     node_key: NodePublic | None = None
     disco_key: DiscoPublic | None = None
     stream: bool = False
@@ -23,7 +22,6 @@ class MapRequest(Wire, frozen=True):
     read_only: bool = False
     hostinfo: msgspec.Raw = msgspec.Raw(b"{}")
     endpoints: list[str] | None = None
-    endpoint_types: list[int] | None = None
 
 
 # Members of a MapResponse that we send.

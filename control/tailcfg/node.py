@@ -59,13 +59,11 @@ class UserProfile(Sent, frozen=True):
     id: int
     login_name: str
     display_name: str
-    profile_pic_url: str = field(default="", name="ProfilePicURL")
 
 
 NEVER = "0001-01-01T00:00:00Z"  # Go's zero time
 
 # Node attributes of every self node (control.md §8.11).
-CAP_SSH = "https://tailscale.com/cap/ssh"
 CAP_FILE_SHARING = "https://tailscale.com/cap/file-sharing"
 CAP_IS_ADMIN = "https://tailscale.com/cap/is-admin"
 CAP_CACHE_NETWORK_MAPS = "cache-network-maps"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 
 import msgspec
-from msgspec import field
 
 from control.keys import NLPublic, NodePublic
 from control.tailcfg.codec import CapabilityVersion, Sent, Wire
@@ -18,7 +17,6 @@ class Auth(Wire, frozen=True):
 class RegisterRequest(Wire, frozen=True):
     version: CapabilityVersion = 0
     node_key: NodePublic | None = None
-    old_node_key: NodePublic | None = None
     nl_key: NLPublic | None = None
     auth: Auth | None = None
     expiry: datetime.datetime | None = None
@@ -30,16 +28,13 @@ class RegisterRequest(Wire, frozen=True):
 class User(Sent, frozen=True):
     id: int
     display_name: str
-    profile_pic_url: str = field(name="ProfilePicURL", default="")
-    created: str = ""
+    created: str
 
 
 class Login(Sent, frozen=True):
     id: int
     login_name: str  # never empty: a profile without it is not saved by the client
     display_name: str
-    provider: str = ""
-    profile_pic_url: str = field(name="ProfilePicURL", default="")
 
 
 class RegisterResponse(Sent, frozen=True):

@@ -199,7 +199,7 @@ async def test_stream_of_a_deleted_node_is_held_open(autojump_clock: MockClock, 
     node_key = office.tailnet.facts.nodes[2].node_key
     office.tailnet.remove(2)
     stone = office.tailnet.facts.tombstones[node_key]
-    reader = Reader(office.fanout, office.fanout.open_deleted(stone, zstd=True, capver=130))
+    reader = Reader(office.fanout, office.fanout.open_deleted(stone, zstd=True))
     office.nursery.start_soon(reader.run)
     await trio.sleep(600)
     assert reader.open
@@ -271,7 +271,7 @@ async def test_shutdown_ends_all_streams(autojump_clock: MockClock, office: Offi
     node_key = office.tailnet.facts.nodes[3].node_key
     office.tailnet.remove(3)
     stone = office.tailnet.facts.tombstones[node_key]
-    readers.append(Reader(office.fanout, office.fanout.open_deleted(stone, zstd=True, capver=130)))
+    readers.append(Reader(office.fanout, office.fanout.open_deleted(stone, zstd=True)))
     office.nursery.start_soon(readers[-1].run)
     await wait_all_tasks_blocked()
     office.fanout.end_all()

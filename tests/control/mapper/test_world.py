@@ -1,4 +1,4 @@
-"""Time, touches, and what is left of a deleted node."""
+"""Time, touches, endpoints that churn, and what is left of a deleted node."""
 
 from __future__ import annotations
 
@@ -98,8 +98,55 @@ def test_deleted_node_leaves_nothing_but_its_slot() -> None:
         tailnet.remove(ident)
         watcher.session.close()
     world = tailnet.world
-    assert (len(world.peers), len(world.by_slot), len(world._dampers), len(world._postponed)) == (1, 1, 0, 0)
+    assert (len(world.peers), len(world.by_slot), len(world._endpoint_budgets), len(world._postponed)) == (
+        1,
+        1,
+        0,
+        0,
+    )
     assert len(world.slot_ids) == 11
     assert world.primaries == {}
     assert world._audience.everybody() == []
     assert not world.users.owns_any(2, -1)
+
+
+def test_endpoint_churn_is_damped() -> None:
+    """M5: after a burst of 5, peers hear of a node's endpoints at most once in 5 s; the last state arrives."""
+    tailnet = Tailnet(nodes=2)
+    watcher = tailnet.open(1)
+    client = watcher.read_all()
+    for change in range(600):  # ten changes a second for a minute
+        tailnet.endpoints(2, f"192.0.2.1:{change + 1}")
+        tailnet.pass_time(0.1)
+        watcher.read()
+    assert 5 < client.messages - 1 <= 5 + 60 / 5 + 1
+    tailnet.pass_time(5)
+    watcher.read()
+    assert client.peers[2]["Endpoints"] == ["192.0.2.1:600"]
+    told = client.messages
+    for _ in range(100):
+        tailnet.pass_time(1)
+        watcher.read()
+    assert client.messages == told
+
+
+def test_damped_node_is_free_again_after_silence() -> None:
+    tailnet = Tailnet(nodes=2)
+    watcher = tailnet.open(1)
+    client = watcher.read_all()
+    for change in range(20):
+        tailnet.endpoints(2, f"192.0.2.1:{change + 1}")
+    tailnet.pass_time(60)
+    for change in range(3):
+        tailnet.endpoints(2, f"192.0.2.2:{change + 1}")
+        watcher.read_all()
+        assert client.peers[2]["Endpoints"] == [f"192.0.2.2:{change + 1}"]
+
+
+def test_other_order_of_endpoints_is_no_news() -> None:
+    tailnet = Tailnet(nodes=2)
+    tailnet.endpoints(2, "192.0.2.1:1", "192.0.2.2:2")
+    watcher = tailnet.open(1)
+    watcher.read()
+    tailnet.endpoints(2, "192.0.2.2:2", "192.0.2.1:1")
+    assert not watcher.session.stale

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control.keys import NodePublic
+from control.keys import NLPublic, NodePublic
 from control.tailcfg.codec import LATEST, DecodeError, decode, encode, rfc3339, seconds_of, wire_name
 from control.tailcfg.hostinfo import HOSTINFO_MAX, Hostinfo, merge_raw, parse_hostinfo
 from control.tailcfg.map import MapRequest
@@ -26,7 +26,6 @@ FIELDS = st.sampled_from(
     [
         "Version",
         "NodeKey",
-        "OldNodeKey",
         "NLKey",
         "Auth",
         "Expiry",
@@ -164,10 +163,10 @@ def test_every_time_a_client_can_send_can_be_sent_on(when: datetime.datetime) ->
 
 def test_keys_are_text_on_the_wire_and_typed_in_memory() -> None:
     key = NodePublic(b"k" * 32)
-    request = decode(encode({"NodeKey": key, "OldNodeKey": NodePublic(bytes(32))}), RegisterRequest)
+    request = decode(encode({"NodeKey": key, "NLKey": NLPublic(bytes(32))}), RegisterRequest)
     assert (type(request.node_key), request.node_key) == (NodePublic, key)
-    assert request.old_node_key is not None
-    assert request.old_node_key.is_zero
+    assert request.nl_key is not None
+    assert request.nl_key.is_zero
 
 
 @pytest.mark.parametrize("kind", [RegisterRequest, MapRequest])
