@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -22,6 +22,15 @@ from tests.scenario.recorder import Broken
 HISTORIES = range(10)
 
 
+def live_many(seeds: Iterable[int]) -> Counter[str]:
+    ends: Counter[str] = Counter()
+    for seed in seeds:
+        history = History(seed)
+        history.run()
+        ends += history.ends
+    return ends
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", HISTORIES)
 def test_nothing_that_was_said_is_lost_when_the_process_dies(seed: int) -> None:
@@ -31,11 +40,7 @@ def test_nothing_that_was_said_is_lost_when_the_process_dies(seed: int) -> None:
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_nothing_that_was_said_is_lost_in_many_histories() -> None:
-    ends: Counter[str] = Counter()
-    for seed in range(1000, 1600):
-        history = History(seed)
-        history.run()
-        ends += history.ends
+    ends = live_many(range(1000, 1300))
     assert {"before its COMMIT", "after its COMMIT", "in good order"} <= ends.keys(), ends
 
 
@@ -120,5 +125,4 @@ def forgets_some_of_it(patch: pytest.MonkeyPatch) -> None:
 def test_a_server_that_promises_too_much_is_caught(mutant: Patch, monkeypatch: pytest.MonkeyPatch) -> None:
     mutant(monkeypatch)
     with pytest.raises(Broken):
-        for seed in HISTORIES:
-            History(seed).run()
+        live_many(range(40))

@@ -22,7 +22,7 @@ from typing import Any, Self
 import trio
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from h2.config import H2Configuration
-from h2.connection import H2Connection
+from h2.connection import ConnectionInputs, ConnectionState, H2Connection
 from h2.events import (
     ConnectionTerminated,
     DataReceived,
@@ -134,6 +134,11 @@ class FakeControlClient:
         self.transport = stream
         self.h2 = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
         self.h2.local_settings = Settings(client=True, initial_values=dict(settings))
+        # h2 takes a GOAWAY for the end; official clients let their requests run to theirs.
+        going = {
+            (ConnectionState.CLIENT_OPEN, ConnectionInputs.RECV_GOAWAY): (None, ConnectionState.CLIENT_OPEN)
+        }
+        self.h2.state_machine._transitions = self.h2.state_machine._transitions | going
         self.responses: dict[int, Response] = {}
         self.terminated: ConnectionTerminated | None = None  # the server's GOAWAY
         self.early_payload: bytes | None = (
