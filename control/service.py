@@ -177,15 +177,13 @@ class ControlService:
             monotonic=trio.current_time,
             proven=proven,
         )
-        fields = {"machine": machine.key.short, "remote": remote}
         early = self._early_payload if preface else b""  # browsers' clients, without a preface, expect none
-        machine.connection = Connection(
-            session.stream, handler_for(machine, self._routes), greeting=early, fields=fields
-        )
+        handler = handler_for(machine, self._routes)
+        machine.connection = Connection(session.stream, handler, greeting=early, fields=machine.fields)
         with self._present(machine.key, machine.connection) as scope, scope:
             reason = await machine.connection.serve()
             level = logging.DEBUG if reason in ORDINARY_ENDS else logging.INFO
-            log.log(level, "connection ended", extra=fields | {"reason": reason})
+            log.log(level, "connection ended", extra=machine.fields | {"reason": reason})
 
     @contextmanager
     def _present(self, key: MachinePublic, connection: Connection) -> Iterator[trio.CancelScope]:

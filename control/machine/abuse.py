@@ -13,8 +13,6 @@ Source: RFC 9113 §4.1, §10.5; CVE-2023-44487 (rapid reset), CVE-2019-9512 to 9
 from control import limits
 from control.limits import Budget
 
-__all__ = ["FrameCounter"]
-
 PREFACE_BYTES = 24
 HEADER_BYTES = 9
 

@@ -50,16 +50,9 @@ from control.machine.abuse import RST_STREAM, FrameCounter
 from control.machine.request import Request, Upload
 from control.machine.writer import Reply, Writer
 
-__all__ = ["Connection", "Handler", "Reply", "Request", "serve_http2"]
-
 log = logging.getLogger("control.machine")
 
 Handler: TypeAlias = Callable[[Request, Reply], Awaitable[None]]
-
-
-async def serve_http2(stream: trio.abc.Stream, handler: Handler, *, registered: bool = False) -> str:
-    """Serve *stream* until it ends, close it, and say why it ended."""
-    return await Connection(stream, handler, registered=registered).serve()
 
 
 class Connection:
@@ -76,7 +69,7 @@ class Connection:
         *,
         registered: bool = False,
         greeting: bytes = b"",
-        fields: Mapping[str, str] | None = None,
+        fields: Mapping[str, object] | None = None,
     ) -> None:
         now = trio.current_time()
         self._stream = stream
@@ -271,9 +264,8 @@ class Connection:
         self._bodies_bytes += len(event.data)
         most = limits.MAX_BODY_BYTES if self._registered else limits.MAX_BODY_BYTES_STRANGER
         if len(upload.body) > most or self._bodies_bytes > limits.MAX_BODIES_BYTES:
-            log.info(
-                "a request body was too large", extra=self._fields | {"path": upload.path, "limit": most}
-            )
+            fields = self._fields | {"path": upload.path, "limit": most}
+            log.info("a request body was too large", extra=fields)
             self._drop_upload(event.stream_id)
             text = b"The request's body is too large: at most %d bytes are taken.\n" % most
             with suppress(ProtocolError):  # a response may overtake its request (RFC 9113 §8.1)

@@ -19,11 +19,12 @@ from dataclasses import dataclass
 from control import capver
 from control.errors import NotFound, TryLater
 from control.limits import MAP_OPENS, MAP_UPDATES
-from control.machine.http2 import Reply, Request
 from control.machine.identity import node_for, tombstone_for
 from control.machine.presence import Presence
 from control.machine.reports import stream_fields, update_fields
+from control.machine.request import Request
 from control.machine.session import Machine
+from control.machine.writer import Reply
 from control.mapper.fanout import Fanout
 from control.model import Node, Tombstone
 from control.prefixes import routable

@@ -18,10 +18,11 @@ from control.limits import REGISTRATIONS
 from control.login.failures import FailedKeys
 from control.login.pending import PendingLogins
 from control.machine.homes import LastHomes
-from control.machine.http2 import Reply, Request
 from control.machine.identity import node_for
 from control.machine.reports import hostinfo_fields
+from control.machine.request import Request
 from control.machine.session import Machine
+from control.machine.writer import Reply
 from control.model import TAGGED_USER_ID, TAGGED_USER_NAME, Node, User
 from control.prefixes import routable, source_of
 from control.state.commands import LoggedOut, NeedsLogin, NeedsNewKey, Register, Registered

@@ -4,8 +4,6 @@ from typing import NamedTuple
 
 from hpack.struct import Header
 
-__all__ = ["Request", "Upload"]
-
 
 class Request(NamedTuple):
     """One request, with its whole body."""

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 
 from control.keys import MachinePublic
 from control.limits import Budget, Rate
-from control.machine.http2 import Connection, Reply, Request
+from control.machine.http2 import Connection, Handler
+from control.machine.request import Request
+from control.machine.writer import Reply
 from control.state.commands import Actor
 
 
@@ -86,9 +88,7 @@ def table(register: MachineHandler, map_: MachineHandler) -> dict[tuple[str, str
     }
 
 
-def handler_for(
-    machine: Machine, routes: dict[tuple[str, str], MachineHandler]
-) -> Callable[[Request, Reply], Awaitable[None]]:
+def handler_for(machine: Machine, routes: dict[tuple[str, str], MachineHandler]) -> Handler:
     """The connection's request handler. Requests are told apart by path alone: clients put anything into `:authority`."""
 
     async def handle(request: Request, reply: Reply) -> None:

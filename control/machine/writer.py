@@ -17,8 +17,6 @@ from h2.errors import ErrorCodes
 
 from control import limits
 
-__all__ = ["Headers", "Reply", "Writer"]
-
 Headers: TypeAlias = Sequence[tuple[str, str]]
 
 

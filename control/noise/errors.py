@@ -2,8 +2,6 @@
 
 from control.errors import ProtocolError
 
-__all__ = ["NoiseError"]
-
 
 class NoiseError(ProtocolError):
     """The peer broke the Noise protocol, or somebody between us did. The connection cannot go on."""

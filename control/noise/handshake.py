@@ -28,8 +28,6 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from control.noise.errors import NoiseError
 
-__all__ = ["INITIATION_BYTES", "RESPONSE_BYTES", "Accepted", "SymmetricState", "respond"]
-
 PROTOCOL_NAME = b"Noise_IK_25519_ChaChaPoly_BLAKE2s"
 PROLOGUE = b"Tailscale Control Protocol v"
 

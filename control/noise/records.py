@@ -22,8 +22,6 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from control.noise.errors import NoiseError
 
-__all__ = ["MAX_PLAINTEXT_BYTES", "Opener", "Sealer"]
-
 RECORD = 4
 HEADER = struct.Struct(">BH")
 TAG_BYTES = 16

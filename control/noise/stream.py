@@ -21,8 +21,6 @@ from control.noise.errors import NoiseError
 from control.noise.handshake import Accepted, respond
 from control.noise.records import Opener, Sealer
 
-__all__ = ["NoiseSession", "NoiseStream", "Turn", "accept"]
-
 Turn: TypeAlias = Callable[[Callable[[], Accepted]], Awaitable[Accepted]]
 
 

@@ -12,7 +12,9 @@ import trio
 import trio.testing
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from control.machine.http2 import Connection, Reply, Request
+from control.machine.http2 import Connection
+from control.machine.request import Request
+from control.machine.writer import Reply
 from control.noise import NoiseStream, accept
 from tests.support.noise_client import FakeControlClient, Initiator
 

@@ -27,7 +27,9 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from control import limits
-from control.machine.http2 import Connection, Handler, Reply, Request, serve_http2
+from control.machine.http2 import Connection, Handler
+from control.machine.request import Request
+from control.machine.writer import Reply
 from control.noise import NoiseStream, accept
 from tests.support.noise_client import CLIENT_SETTINGS, FakeControlClient, Initiator, read_upgrade
 
@@ -176,7 +178,7 @@ async def test_requests_run_side_by_side() -> None:
 async def test_the_first_frame_is_settings_and_says_our_limits() -> None:
     client_end, server_end = trio.testing.memory_stream_pair()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve_http2, server_end, echo)
+        nursery.start_soon(Connection(server_end, echo).serve)
         data = bytes(await client_end.receive_some())
         nursery.cancel_scope.cancel()
     frame, length = Frame.parse_frame_header(memoryview(data[:9]))
@@ -197,7 +199,7 @@ async def test_everything_works_through_noise_as_well() -> None:
         initiation, preface = await read_upgrade(server_end)
         session = await accept(server_end, server_key, initiation, preface)
         assert session.machine_key == machine_key.public_key().public_bytes_raw()
-        reasons.append(await serve_http2(session.stream, echo, registered=True))
+        reasons.append(await Connection(session.stream, echo, registered=True).serve())
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve)
@@ -430,7 +432,7 @@ async def test_a_flood_in_one_segment_is_answered_by_nothing_but_a_goaway() -> N
 async def test_what_is_not_http2_is_refused() -> None:
     client_end, server_end = trio.testing.memory_stream_pair()
     await client_end.send_all(b"GET / HTTP/1.1\r\n\r\n")
-    assert "Invalid HTTP/2 preamble" in await serve_http2(server_end, echo)
+    assert "Invalid HTTP/2 preamble" in await Connection(server_end, echo).serve()
 
 
 @given(
@@ -464,7 +466,7 @@ def test_no_bytes_can_break_a_session(pieces: list[bytes]) -> None:
         for piece in pieces:
             await client_end.send_all(piece)
         await client_end.send_eof()
-        assert await serve_http2(server_end, echo)
+        assert await Connection(server_end, echo).serve()
 
     trio.run(main)
 
@@ -566,7 +568,7 @@ async def test_a_reset_in_the_middle_of_a_write_does_not_tear_it() -> None:
 
     async def serve() -> None:
         session = await accept(server_end, server_key, initiator.initiation, b"")
-        await serve_http2(session.stream, handler, registered=True)
+        await Connection(session.stream, handler, registered=True).serve()
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve)
@@ -751,7 +753,7 @@ async def test_cancellation_from_outside_does_not_wait_for_a_stuck_write(
     client_end, server_end = clogged_streams()
     client = FakeControlClient(client_end)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve_http2, server_end, echo)
+        nursery.start_soon(Connection(server_end, echo).serve)
         await client.begin()
         for _ in range(reads):
             await client._read()  # SETTINGS
