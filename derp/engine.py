@@ -26,7 +26,6 @@ import trio
 from derp.backlog import Budget
 from derp.channel import Buffers, Detached
 from derp.counters import CloseReason, Counters
-from derp.errors import DerpError
 from derp.frames import KEEP_ALIVE_FRAME, GoneReason, encode_peer_gone, encode_restarting
 from derp.limits import EVENTS_PER_ROUND, JOIN_BYTES, KEEP_ALIVE_SPREAD_S, WRITE_BYTES, Limits
 from derp.relay import Relay
@@ -266,10 +265,6 @@ class Engine:
             longest_s = self.limits.keep_alive_s + KEEP_ALIVE_SPREAD_S + TICK_S
             self._wheel = Wheel(TICK_S, longest_s, now)
         return self._wheel
-
-    def log_violation(self, session: Session, exc: DerpError) -> None:
-        if log.isEnabledFor(logging.DEBUG):
-            log.debug("violation", extra=session.fields | {"reason": exc})
 
 
 def _backlog_size(session: Session) -> int:

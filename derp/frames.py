@@ -154,31 +154,3 @@ def looks_like_disco(packet: bytes | bytearray) -> bool:
 def short_key(key: bytes) -> str:
     """A node key as the client's own logs show it: [AbCdE]."""
     return f"[{b64encode(key)[:5].decode()}]"
-
-
-class FrameReader:
-    """Bytes in, whole frames out; for either side of a connection.
-
-    The relay's hot path does not use it (derp/session.py parses in place); the client in the tests does.
-    """
-
-    def __init__(self, longest: int = MAX_FRAME_BYTES) -> None:
-        self._data = bytearray()
-        self._longest = longest
-
-    def feed(self, data: bytes | bytearray) -> None:
-        self._data += data
-
-    def next_frame(self) -> tuple[int, bytes] | None:
-        """The next (type, payload), or None until more is fed. Raises ProtocolError if it is too long."""
-        if len(self._data) < HEADER_BYTES:
-            return None
-        kind, length = HEADER.unpack_from(self._data)
-        if length > self._longest:
-            raise ProtocolError(f"frame of {length} bytes")
-        end = HEADER_BYTES + length
-        if len(self._data) < end:
-            return None
-        payload = bytes(self._data[HEADER_BYTES:end])
-        del self._data[:end]
-        return kind, payload

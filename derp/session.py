@@ -12,6 +12,7 @@ the rest and whatever follows wait in a `Backlog`.
 A session keeps of its own only what is incomplete. That is why an idle client costs so little.
 """
 
+import logging
 import ssl
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -45,6 +46,8 @@ from derp.relay import Peer
 
 if TYPE_CHECKING:
     from derp.engine import Engine
+
+log = logging.getLogger("derp")
 
 SEND_PACKET = int(FrameType.SEND_PACKET)
 RECV_PACKET = int(FrameType.RECV_PACKET)
@@ -126,7 +129,7 @@ class Session:
         except (BlockingIOError, InterruptedError):
             pass
         except ProtocolError as exc:
-            self._engine.log_violation(self, exc)
+            log.debug("violation", extra=self.fields | {"reason": exc})
             self.end(CloseReason.PROTOCOL)
         except (OSError, EOFError):  # ssl.SSLError is an OSError
             self.end(CloseReason.CLIENT)

@@ -6,7 +6,34 @@ import secrets
 import nacl.bindings
 import trio
 
-from derp.frames import HEADER_BYTES, MAGIC, FrameReader, FrameType, encode_frame
+from derp.errors import ProtocolError
+from derp.frames import HEADER, HEADER_BYTES, MAGIC, FrameType, encode_frame
+from derp.limits import MAX_FRAME_BYTES
+
+
+class FrameReader:
+    """Bytes in, whole frames out."""
+
+    def __init__(self, longest: int = MAX_FRAME_BYTES) -> None:
+        self._data = bytearray()
+        self._longest = longest
+
+    def feed(self, data: bytes | bytearray) -> None:
+        self._data += data
+
+    def next_frame(self) -> tuple[int, bytes] | None:
+        """The next (type, payload), or None until more is fed. Raises ProtocolError if it is too long."""
+        if len(self._data) < HEADER_BYTES:
+            return None
+        kind, length = HEADER.unpack_from(self._data)
+        if length > self._longest:
+            raise ProtocolError(f"frame of {length} bytes")
+        end = HEADER_BYTES + length
+        if len(self._data) < end:
+            return None
+        payload = bytes(self._data[HEADER_BYTES:end])
+        del self._data[:end]
+        return kind, payload
 
 
 class Client:

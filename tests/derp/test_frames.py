@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from derp.errors import ProtocolError
 from derp.frames import (
     KEEP_ALIVE_FRAME,
-    FrameReader,
     FrameType,
     GoneReason,
     check_client_frame,
@@ -22,7 +21,7 @@ from derp.frames import (
     looks_like_disco,
     parse_login_header,
 )
-from tests.derp.client import disco, send_packet
+from tests.derp.client import FrameReader, disco, send_packet
 
 KEY = bytes(range(32))
 
