@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+from collections.abc import Callable
 
 import trio
 
@@ -17,9 +18,12 @@ log = logging.getLogger("appliance")
 
 
 async def until_told_to_stop(
-    listeners: Listeners, certificate: CurrentCertificate | None, notifier: Notifier
+    listeners: Listeners,
+    notifier: Notifier,
+    certificate: CurrentCertificate | None,
+    changed: Callable[[], None],
 ) -> None:
-    """Say that we serve; read the certificate again at SIGHUP; return at SIGTERM and SIGINT."""
+    """Say that we serve; at SIGHUP read the certificate again, and call `changed`; return at SIGTERM and SIGINT."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         announce(listeners, notifier)  # whoever waits for this may signal at once
         async for number in signals:
@@ -28,8 +32,8 @@ async def until_told_to_stop(
                 notifier.stopping()
                 return
             notifier.reloading()
-            if certificate is not None:
-                reload_certificate(certificate, forced=True)
+            if certificate is not None and reload_certificate(certificate, forced=True):
+                changed()
             notifier.ready()
 
 

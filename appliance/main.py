@@ -13,7 +13,6 @@ import gc
 import logging
 import os
 import time
-from functools import partial
 from typing import Any
 
 import trio
@@ -21,6 +20,7 @@ import trio
 from appliance import bounds, logs
 from appliance.config.load import Loaded
 from appliance.config.schema import Config
+from appliance.door.answers import Answers
 from appliance.door.names import NameTable
 from appliance.door.service import Door
 from appliance.door.turns import FairTurns
@@ -32,7 +32,7 @@ from appliance.overview import Overview
 from appliance.pages.app import create_app
 from appliance.region import derp_map, own_addresses
 from appliance.server_keys import load_keys
-from appliance.socket_api import bind_socket, serve_socket
+from appliance.socket_api import Answer, bind_socket, serve_socket
 from appliance.socket_path import Places
 from appliance.state_dir import open_state
 from appliance.tls.watch import load_certificate, trusted, watch_certificate
@@ -69,7 +69,6 @@ def serve_main(loaded: Loaded, places: Places) -> None:
 
 async def serve(config: Config, places: Places) -> None:
     """Everything that runs, in order."""
-    started_at = time.monotonic()
     notifier, keys = Notifier(os.environ), load_keys(places.state)
     listeners = Listeners.open(config, os.environ)
     certificate = load_certificate(config, places.state)
@@ -80,25 +79,21 @@ async def serve(config: Config, places: Places) -> None:
         regions = derp_map(config, listeners.ports, addresses=addresses, pin=pin)
         return NetmapSettings(domain=config.dns.base_domain, derp_map=regions)
 
-    def evict(node_key: bytes) -> None:
-        relay.evict(node_key)
-
-    overview, turns = Overview(config, certificate, started_at), FairTurns()
-    control = ControlService(
+    turns = FairTurns()
+    control = ControlService(  # relay and overview need it, and it them: hence two lambdas
         SqliteStore(places.state / "homeport.db"),
         noise_key=keys.noise,
         pepper=keys.pepper,
         settings=netmap_settings(),
         server_url=str(config.url),
-        evict=evict,
-        overview=overview.status,
+        evict=lambda node_key: relay.evict(node_key),
+        overview=lambda: overview.status(),
         wall=wall_clock,
         quotas=bounds.quotas(config.limits),
         turn=turns.do,
     )
     relay = DerpService(keys.derp, admit=control.admission.admit, limits=bounds.relay(config.limits))
-    overview.relay = relay.counters
-    overview.storage_trouble = lambda: control.state.read_only
+    overview = Overview(config, certificate, relay.counters, lambda: control.state.read_only)
     stun = StunService(listeners.stun)
     door = Door(
         https=listeners.https,
@@ -110,11 +105,7 @@ async def serve(config: Config, places: Places) -> None:
         relay=relay.serve,
         relay_public_key=relay.public_key,
         pages=create_app(server_url=str(config.url), overview=overview.page, hsts=trusted(config)),
-        server_key=control.key_body,
-        healthy=control.healthy,
-        version=version(),
-        bootstrap_dns=lambda: {config.url.host: addresses} if addresses else {},
-        ping_response=lambda ident: False,  # no ping is sent yet, so none is waited for
+        answers=_answers(config, addresses, control),
         turns=turns,
         pre_auth_connections=config.limits.pre_auth_connections,
         pre_auth_per_source=config.limits.pre_auth_per_source,
@@ -125,9 +116,6 @@ async def serve(config: Config, places: Places) -> None:
     def tell_clients() -> None:
         control.world.update_settings(netmap_settings(), wall_clock())
 
-    async def handle(method: str, path: str, query: dict[str, str], body: bytes, uid: int) -> tuple[int, Any]:
-        return await control.api.handle(method, path, query, body, Actor(kind="local", id=f"uid:{uid}"))
-
     async with trio.open_nursery() as outermost:
         await outermost.start(control.state.run)
         control.open()
@@ -135,23 +123,46 @@ async def serve(config: Config, places: Places) -> None:
             await services.start(relay.run)
             await services.start(stun.run)
             await services.start(control.run)
-            await services.start(
-                partial(serve_socket, connections=config.limits.socket_connections),
-                bind_socket(places.socket),
-                handle,
-            )
+            await services.start(_serve_commands, config, places, control)
             services.start_soon(notifier.keep_watchdog)
             if certificate is not None:
                 services.start_soon(watch_certificate, config, places.state, certificate, tell_clients)
             async with trio.open_nursery() as front:
                 await front.start(door.run)
                 gc.freeze()  # what was built by now stays: the collector need not look at it again
-                await until_told_to_stop(listeners, certificate, notifier)
+                await until_told_to_stop(listeners, notifier, certificate, tell_clients)
                 door.stop(DRAIN_S)
                 control.drain()
                 await relay.shutdown()
             services.cancel_scope.cancel()
         outermost.cancel_scope.cancel()
+
+
+def _answers(config: Config, addresses: tuple[str, ...], control: ControlService) -> Answers:
+    """Where the door's own small routes have their facts from."""
+    return Answers(
+        server_key=control.key_body,
+        healthy=control.healthy,
+        version=version(),
+        bootstrap_dns=lambda: {config.url.host: addresses} if addresses else {},
+        ping_response=lambda ident: False,  # no ping is sent yet, so none is waited for
+    )
+
+
+async def _serve_commands(
+    config: Config,
+    places: Places,
+    control: ControlService,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """The command line's socket; who asks is the user whom the kernel names."""
+
+    async def handle(method: str, path: str, query: dict[str, str], body: bytes, uid: int) -> Answer:
+        return await control.api.handle(method, path, query, body, Actor(kind="local", id=f"uid:{uid}"))
+
+    connections = config.limits.socket_connections
+    await serve_socket(bind_socket(places.socket), handle, connections=connections, task_status=task_status)
 
 
 def wall_clock() -> float:

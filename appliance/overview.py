@@ -14,12 +14,18 @@ from derp.counters import Counters
 
 
 class Overview:
-    """`relay` and `storage_trouble` are set once those parts exist; `started_at` is monotonic."""
+    """`relay`: its counters; `storage_trouble()`: why nothing can be changed, if so. Counts time from its own beginning."""
 
-    def __init__(self, config: Config, certificate: CurrentCertificate | None, started_at: float) -> None:
-        self._config, self._certificate, self._started_at = config, certificate, started_at
-        self.relay = Counters()
-        self.storage_trouble: Callable[[], str | None] = lambda: None
+    def __init__(
+        self,
+        config: Config,
+        certificate: CurrentCertificate | None,
+        relay: Counters,
+        storage_trouble: Callable[[], str | None],
+    ) -> None:
+        self._config, self._certificate = config, certificate
+        self._relay, self._storage_trouble = relay, storage_trouble
+        self._started_at = time.monotonic()
 
     def status(self) -> dict[str, Any]:
         """The parts of `appliance status` that coordination does not know."""
@@ -27,11 +33,11 @@ class Overview:
         return {
             "version": version(),
             "server_url": str(self._config.url),
-            "uptime_s": round(time.monotonic() - self._started_at),
+            "uptime_s": self._uptime_s,
             "relay": {
-                "clients": self.relay.connections,
-                "bytes_in": self.relay.bytes_received,
-                "bytes_out": self.relay.bytes_sent,
+                "clients": self._relay.connections,
+                "bytes_in": self._relay.bytes_received,
+                "bytes_out": self._relay.bytes_sent,
             },
             "tls": {
                 "mode": self._config.tls.mode,
@@ -41,16 +47,17 @@ class Overview:
 
     def page(self) -> PageOverview:
         """What a stranger may see: that it runs, and which version; nothing on nodes or users."""
-        storage = self.storage_trouble()
+        trouble = bool(self._storage_trouble())
+        coordination = "read-only: the disk takes nothing" if trouble else "running"
         return {
             "version": version(),
-            "uptime_s": round(time.monotonic() - self._started_at),
+            "uptime_s": self._uptime_s,
             "services": [
-                {
-                    "name": "Coordination",
-                    "text": "read-only: the disk takes nothing" if storage else "running",
-                    "ok": not storage,
-                },
+                {"name": "Coordination", "text": coordination, "ok": not trouble},
                 {"name": "Relay", "text": "running", "ok": True},
             ],
         }
+
+    @property
+    def _uptime_s(self) -> int:
+        return round(time.monotonic() - self._started_at)

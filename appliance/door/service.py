@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 import trio
@@ -40,11 +40,7 @@ class Door:
         relay: ServeRelay,
         relay_public_key: bytes,
         pages: QuartTrio,
-        server_key: Callable[[], bytes],
-        healthy: Callable[[], bool],
-        version: str,
-        bootstrap_dns: Callable[[], Mapping[str, Sequence[str]]],
-        ping_response: Callable[[str], bool],
+        answers: Answers,
         turns: FairTurns,
         pre_auth_connections: int = PRE_AUTH,
         pre_auth_per_source: int = PRE_AUTH_PER_SOURCE,
@@ -53,7 +49,7 @@ class Door:
     ) -> None:
         """`https`, `http`: listening sockets; `certificate` None: TLS ends in front of us, both speak plain HTTP.
 
-        `turns`: the queue of handshake work, which `run` serves. The other arguments are documented where they are used: `connection.House` and `answers.Answers`.
+        `turns`: the queue of handshake work, which `run` serves. The other arguments: see `connection.House`.
         """
         self._https = https
         self._http = http
@@ -68,13 +64,7 @@ class Door:
             relay=relay,
             relay_public_key=relay_public_key,
             pages=self._pages,
-            answers=Answers(
-                server_key=server_key,
-                healthy=healthy,
-                version=version,
-                bootstrap_dns=bootstrap_dns,
-                ping_response=ping_response,
-            ),
+            answers=answers,
             names=names,
             server_url=server_url,
             proxies=tuple(trusted_proxies),

@@ -16,6 +16,7 @@ from quart import request
 from quart_trio import QuartTrio
 
 from appliance.config.kinds import Address
+from appliance.door.answers import Answers
 from appliance.door.names import NameTable
 from appliance.door.service import Door
 from appliance.door.sockets import open_tcp
@@ -237,11 +238,13 @@ async def running_door(folder: Path, *, http_host: str = "", **changes: Any) -> 
         "relay": fakes.serve_relay,
         "relay_public_key": RELAY_KEY,
         "pages": make_pages(),
-        "server_key": lambda: b'{"publicKey":"mkey:00"}',
-        "healthy": lambda: fakes.healthy,
-        "version": "1.2.3",
-        "bootstrap_dns": lambda: {NAME: ["192.0.2.1"]},
-        "ping_response": fakes.answer_ping,
+        "answers": Answers(
+            server_key=lambda: b'{"publicKey":"mkey:00"}',
+            healthy=lambda: fakes.healthy,
+            version="1.2.3",
+            bootstrap_dns=lambda: {NAME: ["192.0.2.1"]},
+            ping_response=fakes.answer_ping,
+        ),
         "turns": FairTurns(),
     }
     door = Door(**(arguments | changes))
