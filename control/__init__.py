@@ -18,6 +18,11 @@ What a client does, and who answers:
     mapper/    snapshot → bytes: per client the smallest message that makes its netmap true
     api/       what an administrator can do; the command line's and the console's
     duties.py  what nobody asks for: expiry, clean-up, who is offline
+    login/     logins that wait for a person          tailcfg/   the protocol's JSON, one module per noun
+    admission.py   who may use the relay              troubles.py   clients that could not do what they wanted
+
+The vocabulary of all: `keys.py`, `capver.py` (client versions), `dnsname.py` (names of nodes), `prefixes.py` (the address plan,
+routes), `secret.py` (auth keys), `limits.py`, `errors.py`.
 
 Reading order: `model.py` (the records) → `state/__init__.py` → `state/registration.py` → `machine/register.py` →
 `mapper/__init__.py` → `service.py` (all of it put together).

@@ -11,7 +11,8 @@ We answer only requests that a Tailscale client would send and stay silent other
 nobody. The answer to a 40-byte request has 32 bytes (IPv4) or 44 (IPv6), so nothing is amplified. Nothing is logged
 either: `Counters` has it all.
 
-Reading order: `message.py` the two messages; `limits.py` how often who is answered; `responder.py` the sockets.
+Reading order: `message.py` the two messages; `limits.py` how often who is answered; `responder.py` the sockets;
+`errors.py` what can go wrong with a datagram.
 
 Source: RFC 8489; tailscale: net/stun/stun.go.
 """

@@ -362,6 +362,18 @@ def test_log_fields_are_in_the_table() -> None:
     assert not LOG_FIELDS.keys() & vars(logging.makeLogRecord({})).keys(), "logging would refuse these"
 
 
+@pytest.mark.parametrize("package", [name for name in MODULES if MODULES[name].stem == "__init__"])
+def test_a_package_says_what_is_in_it(package: str) -> None:
+    """Its docstring is the map: every module and folder of it is named there."""
+    text = ast.get_docstring(tree(package)) or ""
+    inside = [name for name in MODULES if name.rpartition(".")[0] == package]
+    names = [
+        MODULES[name].parent.name + "/" if MODULES[name].stem == "__init__" else MODULES[name].name
+        for name in inside
+    ]
+    assert not [name for name in names if name not in text]
+
+
 def test_client_commands_import_nothing_heavy() -> None:
     reached: dict[str, str] = {FAST: ""}
     waiting = [FAST]

@@ -13,6 +13,7 @@ Four things live here: `head`, `durable`, `volatile` and `pending`. Everything t
     changes.py    what happened: plain, replayable values
     commands.py   what can be asked for
     rules.py      (facts, command, now) → changes and result, or Refused        registration.py: the same for logins
+                  lookup.py: what a person named    naming.py: how a node's name follows from its host name
     volatile.py   what may be lost: endpoints, home relay, last seen, Hostinfo
     state.py      THE ONE WRITER                                                writer.py: its thread
     store.py      the storage seam, and the three ways in which a disk says no
