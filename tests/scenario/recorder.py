@@ -120,6 +120,8 @@ class Recorder:
 
     def _key(self, record: Json, where: str) -> None:
         self.hear([("key", *(_hashable(record[name]) for name in KEY))], where)
+        if record["user"] is not None:  # who may be gone again by the time of the answer
+            self.hear([("key of", record["id"], record["user"])], where)
         if record["revoked_at"]:
             self.stays(("revoked", record["id"]), record["revoked_at"])
         if record["used_at"] and not record["reusable"]:
@@ -127,7 +129,7 @@ class Recorder:
 
 
 USER = ("id", "name", "display_name", "email", "role", "created_at")
-KEY = ("id", "user", "reusable", "ephemeral", "tags", "expires_at", "used_at", "revoked_at")
+KEY = ("id", "reusable", "ephemeral", "tags", "expires_at", "used_at", "revoked_at")
 
 
 # said
@@ -194,7 +196,7 @@ def true_of(world: Facts, now: float) -> Iterator[Fact]:
     for user in world.users.values():
         yield from _true_of_user(user)
     for key in world.auth_keys.values():
-        yield _true_of_key(key, world)
+        yield from _true_of_key(key, world)
     for node in world.nodes.values():
         yield from _true_of_node(node, world, now)
     for stone in world.tombstones.values():
@@ -213,10 +215,11 @@ def _true_of_user(user: User) -> Iterator[Fact]:
     yield "user", str(user.id), user.name, user.display_name, user.email, user.role, when(user.created_at)
 
 
-def _true_of_key(key: AuthKey, world: Facts) -> Fact:
-    user = world.users.get(key.user_id or 0)
+def _true_of_key(key: AuthKey, world: Facts) -> Iterator[Fact]:
     times = when(key.expires_at), when(key.used_at), when(key.revoked_at)
-    return "key", key.id, user and user.name, key.reusable, key.ephemeral, key.tags, *times
+    yield "key", key.id, key.reusable, key.ephemeral, key.tags, *times
+    if key.user_id in world.users:
+        yield "key of", key.id, world.users[key.user_id].name
 
 
 def _true_of_node(node: Node, world: Facts, now: float) -> Iterator[Fact]:
