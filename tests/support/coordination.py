@@ -19,7 +19,6 @@ from typing import Any
 
 import trio
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from trio import StapledStream
 from trio.testing import MemoryReceiveStream, MemorySendStream, memory_stream_pair
 
 from control.keys import DiscoPublic, MachinePublic, NodePublic
@@ -51,7 +50,7 @@ class Coordination:
         self.began_at, self.wall_offset = trio.current_time(), 0.0
         self.evicted: list[NodePublic] = []
         self.killed = False
-        self._wires: list[StapledStream[MemorySendStream, MemoryReceiveStream]] = []
+        self._wires: list[trio.StapledStream[MemorySendStream, MemoryReceiveStream]] = []
         self.service = ControlService(
             store,
             noise_key=NOISE_KEY,
