@@ -1,7 +1,7 @@
 """Write docs/configuration.md and docs/cli.md from the settings' rows and the commands' help: `make docs`.
 
-python docs/generate.py            write them
-python docs/generate.py --check    exit 1 when they are not current
+python -m docs.generate            write them
+python -m docs.generate --check    exit 1 when they are not current
 """
 
 from __future__ import annotations
@@ -12,14 +12,12 @@ from pathlib import Path
 
 import click
 
+from appliance.cli.options import HELP
+from appliance.cli.root import appliance
+from appliance.config.draft import as_toml
+from appliance.config.schema import SECTIONS, SETTINGS, Setting
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from appliance.cli.options import HELP  # noqa: E402
-from appliance.cli.root import appliance  # noqa: E402  (the tree need not be installed)
-from appliance.config.draft import as_toml  # noqa: E402
-from appliance.config.schema import SECTIONS, SETTINGS, Setting  # noqa: E402
-
 WIDTH = 100
 
 CONFIGURATION = """\
