@@ -13,7 +13,7 @@ import gc
 import logging
 import os
 import time
-from typing import Any
+from typing import TypeVar
 
 import trio
 
@@ -49,6 +49,8 @@ log = logging.getLogger("appliance")
 
 DRAIN_S = 5.0  # for clients to take their leave; systemd waits 90 s before it kills
 
+E = TypeVar("E", bound=BaseException)
+
 
 def serve_main(loaded: Loaded, places: Places) -> None:
     """Serve until SIGTERM or SIGINT. Raises OperatorError when it cannot begin."""
@@ -60,7 +62,7 @@ def serve_main(loaded: Loaded, places: Places) -> None:
             trio.run(serve, loaded.config, places)
         except* StoreUnusable as group:
             error = _first(group)
-            raise OperatorError(str(error), getattr(error, "hint", "")) from error
+            raise OperatorError(error.reason, error.hint) from error
         except* OperatorError as group:
             raise _first(group) from None
         finally:
@@ -170,8 +172,7 @@ def wall_clock() -> float:
     return time.time()  # noqa: TID251  (this is that place)
 
 
-def _first(group: BaseExceptionGroup[Any]) -> BaseException:
+def _first(group: BaseExceptionGroup[E]) -> E:
     """The first real error in a group of them."""
-    for inner in group.exceptions:
-        return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
-    raise AssertionError("an empty group")
+    inner = group.exceptions[0]
+    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner

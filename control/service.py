@@ -126,10 +126,21 @@ class ControlService:
         for subscriber in (self.world, self.admission, self.duties, homes):
             state.subscribe(subscriber)
         registration = Registration(
-            state, self.pending, self._server_url, FailedKeys(), regions, homes, self.troubles
+            state=state,
+            pending=self.pending,
+            server_url=self._server_url,
+            failures=FailedKeys(),
+            regions=regions,
+            homes=homes,
+            troubles=self.troubles,
         )
         polls = MapPolls(
-            state, self.fanout, self.presence, regions, self.duties.announce_later, self.troubles
+            state=state,
+            fanout=self.fanout,
+            presence=self.presence,
+            regions=regions,
+            announce_later=self.duties.announce_later,
+            troubles=self.troubles,
         )
         self._routes = table(registration.handle, polls.handle)
         self.api = Api(

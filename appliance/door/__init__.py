@@ -8,7 +8,7 @@ exception ever leaves a connection. In the order of a connection's life:
     preauth.py      how many strangers may be connected, and who must go when it is one too many
     proxy.py        PROXY protocol and X-Forwarded-For, from listed proxies only
     turns.py        the work of handshakes, in fair turns
-    names.py        who owns a server name; whose Host we answer for
+    names.py        which names pages are served under
     connection.py   TLS, then request after request on one connection
     head.py         one request head: read strictly, answered plainly
     routes.py       THE TABLE: which URL goes where, and which listener may serve it

@@ -62,7 +62,7 @@ class Answers:
     """Takes the id of a ping; False if nobody waits for it."""
 
     def answer(self, destination: Destination, head: Head) -> Answer:
-        """The response for a destination of the table above."""
+        """The response for a destination that is ours (routes.py)."""
         return _MAKERS[destination](self, head)
 
     def _key(self, head: Head) -> Answer:

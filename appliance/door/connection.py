@@ -97,7 +97,7 @@ class Connection:
         self._local_port = sock.getsockname()[1]
         self._port = port
         self._house = house
-        self._proven = proven
+        self._proven = partial(proven, self)
         self._idle: trio.CancelScope | None = None
         self._stopping = False
         self._listed = is_listed(self.peer, house.proxies)
@@ -272,7 +272,7 @@ class Connection:
             )
         initiation = _decode_handshake(head.get("x-tailscale-handshake"))
         stream.unread(head.rest)
-        await self._house.control(stream, initiation, self._remote(head), CONTROL_PREFACE, self._is_proven)
+        await self._house.control(stream, initiation, self._remote(head), CONTROL_PREFACE, self._proven)
         await stream.aclose()
         return False
 
@@ -284,7 +284,7 @@ class Connection:
         stream.unread(head.rest)
         await stream.send_all(opening)
         websocket = WebSocketStream(stream)
-        await self._house.control(websocket, initiation, self._remote(head), b"", self._is_proven)
+        await self._house.control(websocket, initiation, self._remote(head), b"", self._proven)
         await websocket.aclose()
         return False
 
@@ -300,9 +300,6 @@ class Connection:
         if not stream.detached:
             await stream.aclose()
         return False
-
-    def _is_proven(self) -> None:
-        self._proven(self)
 
     def _relay_preface(self) -> bytes:
         ours = [("Derp-Version", "2"), ("Derp-Public-Key", self._house.relay_public_key.hex())]

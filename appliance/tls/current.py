@@ -22,6 +22,9 @@ from appliance.errors import OperatorError
 from appliance.tls.clienthello import ClientHello
 from appliance.tls.selfsigned import pin
 
+Stamp = tuple[tuple[int, int, int], ...]
+"""Of each file: when it was changed, its size, its inode."""
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -31,8 +34,6 @@ class Loaded:
     expires_at: datetime
     pin: str
     """`sha256-raw:…` of the leaf."""
-    stamp: tuple[tuple[int, int, int], ...]
-    """What the files looked like, to see that they changed."""
 
 
 class CurrentCertificate:
@@ -42,7 +43,7 @@ class CurrentCertificate:
         """`cert`: the chain in PEM, leaf first; `key`: None when `cert` holds the key as well. Raises `OperatorError`."""
         self._cert = cert
         self._key = key
-        self._tried: tuple[tuple[int, int, int], ...] = ()
+        self._tried: Stamp = ()  # what the files looked like when they were read
         self._loaded = self._load()
 
     def context_for(self, hello: ClientHello) -> ssl.SSLContext:
@@ -69,7 +70,7 @@ class CurrentCertificate:
         self.reload()
         return True
 
-    def _stamp(self) -> tuple[tuple[int, int, int], ...]:
+    def _stamp(self) -> Stamp:
         stamp = []
         for path in self._paths():
             try:
@@ -84,7 +85,7 @@ class CurrentCertificate:
         return [self._cert] if self._key is None else [self._cert, self._key]
 
     def _load(self) -> Loaded:
-        self._tried = stamp = self._stamp()
+        self._tried = self._stamp()
         for path in self._paths():
             _check_readable(path)
         try:
@@ -97,7 +98,7 @@ class CurrentCertificate:
                 f"the certificate in {self._cert} cannot be used: {exc}",
                 "give the chain in PEM, the server's own certificate first, and the key that belongs to it, not encrypted",
             ) from exc
-        return Loaded(context, leaf.not_valid_after_utc, pin(leaf.public_bytes(Encoding.DER)), stamp)
+        return Loaded(context, leaf.not_valid_after_utc, pin(leaf.public_bytes(Encoding.DER)))
 
 
 def _check_readable(path: Path) -> None:

@@ -221,14 +221,25 @@ def _limit_nodes(
 ) -> None:
     """Whether there may be one node more."""
     if len(facts.nodes) >= quotas.nodes:
-        raise Refused(f"this server has {quotas.nodes} nodes, the most it takes")
+        raise Refused(f"this server has {quotas.nodes} nodes, the most it takes", _more("nodes"))
     if key is None and owner is not None and len(facts.by_user.get(owner.id, ())) >= quotas.nodes_per_user:
-        raise Refused(f"{owner.name} has {quotas.nodes_per_user} nodes already, the most for one user")
+        most = quotas.nodes_per_user
+        raise Refused(
+            f"{owner.name} has {most} nodes already, the most for one user", _more("nodes_per_user")
+        )
     ephemeral = command.ephemeral or (key is not None and key.ephemeral)
     if ephemeral and sum(node.ephemeral for node in facts.nodes.values()) >= quotas.ephemeral_nodes:
-        raise Refused(f"there are {quotas.ephemeral_nodes} ephemeral nodes, the most this server takes")
+        most = quotas.ephemeral_nodes
+        raise Refused(
+            f"there are {most} ephemeral nodes, the most this server takes", _more("ephemeral_nodes")
+        )
     # Counting costs a pass over all nodes; most of the time there cannot be so many.
     if key is None or len(facts.nodes) < quotas.nodes_per_key:
         return
     if sum(node.auth_key_id == key.id for node in facts.nodes.values()) >= quotas.nodes_per_key:
-        raise Refused(f"{quotas.nodes_per_key} nodes live by this auth key, the most for one key")
+        most = quotas.nodes_per_key
+        raise Refused(f"{most} nodes live by this auth key, the most for one key", _more("nodes_per_key"))
+
+
+def _more(limit: str) -> str:
+    return f"delete nodes that are not needed, or raise limits.{limit}"

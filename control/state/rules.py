@@ -85,9 +85,11 @@ def _(command: ask.CreateUser, facts: Facts, now: float) -> Decision:
         if not _EMAIL.match(command.email):
             raise Refused(f"{command.email[:100]!r} is no mail address", "write it like ann@example.com")
         if any(user.email.lower() == command.email.lower() for user in facts.users.values()):
-            raise Refused(f"another user has the address {command.email}")
+            raise Refused(
+                f"another user has the address {command.email}", "`appliance users list` shows whose"
+            )
     if len(facts.users) >= USERS_MAX:
-        raise Refused(f"there are {USERS_MAX} users already, the most this server takes")
+        raise Refused(f"there are {USERS_MAX} users already", "delete users that are not needed")
     user = User(
         id=facts.last_id[USERS] + 1,
         name=command.name,
@@ -321,7 +323,7 @@ def _free_user_name(facts: Facts, name: str) -> None:
             "use 1 to 63 of a-z, 0-9, dot, underscore and hyphen, with at least one letter; the person's full name goes into --display",
         )
     if name in facts.users_by_name:
-        raise Refused(f"there is a user {name} already")
+        raise Refused(f"there is a user {name} already", "choose another name")
 
 
 def _route_list(texts: tuple[str, ...]) -> list[str]:
@@ -334,7 +336,7 @@ def _route_list(texts: tuple[str, ...]) -> list[str]:
         try:
             prefix = parse_prefix(text)
         except ValueError as exc:
-            raise Refused(str(exc)) from exc
+            raise Refused(str(exc), "write an address, a slash and a length") from exc
         if reason := why_not_routable(prefix):
             raise Refused(reason, "only networks outside the tailnet can be routed")
         routes.append(str(prefix))

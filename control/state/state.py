@@ -311,7 +311,7 @@ class State:
     def _commit(self, command: AnyCommand, by: Actor, now: float) -> tuple[Ticket | None, Result]:
         """Decide on `_head`; queue the changes. The ticket is None when the answer is on the disk already."""
         if not self._running:
-            raise Unavailable("the server is starting or stopping")
+            raise Unavailable("the server is starting or stopping", "try again in a moment")
         if self.read_only is not None:
             raise StorageFailed(self.read_only, self.storage_hint)
         if len(self._pending) >= PENDING_COMMITS or self._pending_bytes >= PENDING_BYTES:
