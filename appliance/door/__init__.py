@@ -12,6 +12,7 @@ exception ever leaves a connection. In the order of a connection's life:
     connection.py   TLS, then request after request on one connection
     head.py         one request head: read strictly, answered plainly
     routes.py       THE TABLE: which URL goes where, and which listener may serve it
+    takeover.py     when a connection leaves HTTP, and what it is answered
     answers.py      our own small routes (probes, health, the server's key …)
     websocket.py    a WebSocket as a byte stream, for clients that live in browsers
     asgi.py         pages: one exchange at a time through Hypercorn, the only file that knows its inside

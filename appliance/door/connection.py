@@ -4,15 +4,11 @@
                                                              →  hand the stream to the control server (Noise)
                                                              →  hand the socket to the relay (DERP)
 
-A connection is taken over only if method, path and version fit, the request has no body, and `Connection` says upgrade;
-bytes after the head belong to the new protocol. A refused upgrade ends the connection: what follows may be meant for
-whoever would have accepted.
+A refused upgrade ends the connection: what follows may be meant for whoever would have accepted.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -24,12 +20,20 @@ from appliance.config.kinds import Network
 from appliance.door import limits
 from appliance.door.answers import Answer, Answers, text
 from appliance.door.asgi import PageServer
-from appliance.door.head import Head, HeadReader, encode_head, encode_response
+from appliance.door.head import Head, HeadReader, encode_response
 from appliance.door.names import NameTable
 from appliance.door.preauth import source_of
 from appliance.door.proxy import ProxyHeaderReader, client_address, is_listed, plain_address
 from appliance.door.routes import INSIDE_TLS, Destination, Listener, decide
 from appliance.door.seldom import Seldom
+from appliance.door.takeover import (
+    CONTROL_PREFACE,
+    CONTROL_PROTOCOL,
+    check_take_over,
+    initiation_of_upgrade,
+    initiation_of_websocket,
+    relay_preface,
+)
 from appliance.door.turns import FairTurns
 from appliance.door.websocket import WebSocketStream, accept_websocket
 from appliance.errors import ClientHelloError, HeadError
@@ -49,8 +53,6 @@ ServeControl = Callable[[trio.abc.Stream, bytes, str, bytes, Callable[[], None]]
 ServeRelay = Callable[[Stream, str, bytes], Awaitable[None]]
 """(stream, remote, preface): returns when login failed, or when it has detached the stream."""
 
-CONTROL_PROTOCOL = "tailscale-control-protocol"
-CONTROL_PREFACE = encode_head(101, [("Upgrade", CONTROL_PROTOCOL), ("Connection", "upgrade")])
 _HTTP_METHODS = (b"GET ", b"POST ", b"HEAD ", b"PUT ", b"DELETE ", b"OPTIONS ", b"CONNECT ")
 
 
@@ -265,22 +267,16 @@ class Connection:
     # --- take-overs ---
 
     async def _hand_to_control(self, stream: Stream, head: Head) -> bool:
-        _check_take_over(head)
-        if head.upgrade != CONTROL_PROTOCOL:
-            raise HeadError(
-                400, f"an upgrade to {CONTROL_PROTOCOL} is expected here; a proxy may have removed it"
-            )
-        initiation = _decode_handshake(head.get("x-tailscale-handshake"))
+        initiation = initiation_of_upgrade(head)
         stream.unread(head.rest)
         await self._house.control(stream, initiation, self._remote(head), CONTROL_PREFACE, self._proven)
         await stream.aclose()
         return False
 
     async def _hand_websocket_to_control(self, stream: Stream, head: Head) -> bool:
-        _check_take_over(head)
+        check_take_over(head)
         opening = accept_websocket(head, CONTROL_PROTOCOL)
-        # A plus sign that was not escaped reads as a space.
-        initiation = _decode_handshake(head.parameter("X-Tailscale-Handshake").replace(" ", "+"))
+        initiation = initiation_of_websocket(head)
         stream.unread(head.rest)
         await stream.send_all(opening)
         websocket = WebSocketStream(stream)
@@ -289,21 +285,17 @@ class Connection:
         return False
 
     async def _hand_to_relay(self, stream: Stream, head: Head, reaches: Listener) -> bool:
-        _check_take_over(head)
+        check_take_over(head)
         if head.upgrade == "websocket" and "derp" in head.tokens("sec-websocket-protocol"):
             raise HeadError(501, "DERP over WebSocket is not served here")
         # Very old clients say websocket and mean plain DERP, like the reference server we believe them.
         fast = reaches is Listener.HTTPS and not self._forwarded and head.get("derp-fast-start") == "1"
-        preface = b"" if fast else self._relay_preface()
+        preface = b"" if fast else relay_preface(self._house.relay_public_key)
         stream.unread(head.rest)
         await self._house.relay(stream, self._remote(head), preface)
         if not stream.detached:
             await stream.aclose()
         return False
-
-    def _relay_preface(self) -> bytes:
-        ours = [("Derp-Version", "2"), ("Derp-Public-Key", self._house.relay_public_key.hex())]
-        return encode_head(101, [("Upgrade", "DERP"), ("Connection", "Upgrade"), *ours])
 
     # --- endings ---
 
@@ -335,20 +327,3 @@ async def _some(stream: PlainStream) -> bytes:
     if not data:
         raise trio.BrokenResourceError("the other side left")
     return data
-
-
-def _check_take_over(head: Head) -> None:
-    if head.version != "1.1":
-        raise HeadError(400, "an upgrade needs HTTP/1.1")
-    if head.has_body:
-        raise HeadError(400, "an upgrade has no body")
-
-
-def _decode_handshake(text: str) -> bytes:
-    try:
-        initiation = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as exc:
-        raise HeadError(400, "X-Tailscale-Handshake is not base64") from exc
-    if not initiation:
-        raise HeadError(400, "X-Tailscale-Handshake is missing")
-    return initiation
