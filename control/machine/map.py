@@ -91,7 +91,7 @@ class MapPolls:
             await reply.respond(200)
         else:
             zstd = wanted.compress == "zstd"
-            await reply.respond(200, self.fanout.full_map(node.id, zstd=zstd, capver=wanted.version))
+            await reply.respond(200, self.fanout.full_map(node.id, zstd=zstd))
 
     async def _update(self, machine: Machine, node: Node, wanted: MapRequest, hostinfo: Hostinfo) -> None:
         """A lite update. What is durable of it is on disk before it is acknowledged; the rest counts even if the disk is full."""
@@ -122,7 +122,7 @@ class MapPolls:
             if first:
                 await self._if_possible(self._keep(machine, node, hostinfo))
         began = machine.monotonic()
-        stream = self.fanout.open(node.id, zstd=wanted.compress == "zstd", capver=wanted.version)
+        stream = self.fanout.open(node.id, zstd=wanted.compress == "zstd")
         self.presence.connected(node.id)
         who = {"node": node.id, "node_name": node.name, "remote": machine.remote}
         log.info("session opened", extra=who)

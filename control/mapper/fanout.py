@@ -167,9 +167,9 @@ class Fanout:
 
     # for map handlers
 
-    def open(self, node_id: int, *, zstd: bool, capver: int) -> Stream:
+    def open(self, node_id: int, *, zstd: bool) -> Stream:
         """Older streams of the node end when this one's first message is written. Raises NotFound."""
-        session = self._session(node_id, zstd, capver)
+        session = self._session(node_id, zstd)
         stream = self._stream(session, node_id)
         session.wake = lambda: self.dirty(stream)
         self._streams.setdefault(node_id, []).append(stream)
@@ -180,9 +180,9 @@ class Fanout:
         message = deleted_message(self.world, stone, zstd=zstd, now=self.clock())
         return self._stream(OneMessage(message, zstd), None)
 
-    def full_map(self, node_id: int, *, zstd: bool, capver: int) -> bytes:
+    def full_map(self, node_id: int, *, zstd: bool) -> bytes:
         """One complete message, for a request that is no stream. Raises NotFound."""
-        session = self._session(node_id, zstd, capver)
+        session = self._session(node_id, zstd)
         message = session.next_message(self.clock())
         session.close()
         assert message is not None, "there is always a first message"
@@ -276,9 +276,9 @@ class Fanout:
         stream.due = due
         self._wheel[due % _WHEEL][stream] = None
 
-    def _session(self, node_id: int, zstd: bool, capver: int) -> Session:
+    def _session(self, node_id: int, zstd: bool) -> Session:
         try:
-            return Session(self.world, node_id, zstd=zstd, capver=capver)
+            return Session(self.world, node_id, zstd=zstd)
         except KeyError:
             raise NotFound("node not found") from None
 

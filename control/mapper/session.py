@@ -55,7 +55,7 @@ class Delta:
 
 class Session:
     """Raises KeyError when the node does not exist. `wake` is called when there may be something to send, once until
-    the next message is asked for. `capver` chooses the wire variant; so far there is one.
+    the next message is asked for. There is one wire variant for all client versions that we serve.
     """
 
     __slots__ = (
@@ -69,7 +69,6 @@ class Session:
         "_sections",
         "_self_rev",
         "_view",
-        "capver",
         "ended",
         "node_id",
         "stale",
@@ -78,8 +77,8 @@ class Session:
         "zstd",
     )
 
-    def __init__(self, world: World, node_id: int, *, zstd: bool, capver: int) -> None:
-        self.world, self.node_id, self.zstd, self.capver = world, node_id, zstd, capver
+    def __init__(self, world: World, node_id: int, *, zstd: bool) -> None:
+        self.world, self.node_id, self.zstd = world, node_id, zstd
         self.stale = True  # there may be something to send
         self.ended = False  # there will never be anything to send
         self.wake: Callable[[], None] | None = None

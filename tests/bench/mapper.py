@@ -53,14 +53,12 @@ def main(nodes: int) -> None:
     world, now = tailnet.world, tailnet.now
     print(f"{nodes} nodes; a world from nothing: {cpu(tailnet.fresh_world) / 1e3:.0f} ms")
 
-    sizes = {
-        zstd: len(Session(world, 1, zstd=zstd, capver=130).next_message(now) or b"") for zstd in (True, False)
-    }
+    sizes = {zstd: len(Session(world, 1, zstd=zstd).next_message(now) or b"") for zstd in (True, False)}
     print(f"full map: {sizes[True] / 1e3:.0f} kB compressed, {sizes[False] / 1e3:.0f} kB plain")
 
-    sessions = {ident: Session(world, ident, zstd=True, capver=130) for ident in world.peers}
+    sessions = {ident: Session(world, ident, zstd=True) for ident in world.peers}
     warm = cpu(lambda: [session.next_message(now) for session in sessions.values()]) / nodes
-    sample = [Session(world, ident, zstd=True, capver=130) for ident in range(1, 21)]
+    sample = [Session(world, ident, zstd=True) for ident in range(1, 21)]
 
     def cold() -> None:
         for session in sample:
@@ -76,7 +74,7 @@ def main(nodes: int) -> None:
         for ident in world.peers:
             tailnet.online(ident, False)
             tailnet.online(ident, True)
-            Session(world, ident, zstd=True, capver=130).next_message(now)
+            Session(world, ident, zstd=True).next_message(now)
 
     for session in sample:
         session.close()
@@ -86,7 +84,7 @@ def main(nodes: int) -> None:
     storm = cpu(reconnect) / nodes
     print(f"the same while each of them comes online anew: {storm:.0f} µs")
 
-    watchers = [Session(world, ident, zstd=True, capver=130) for ident in range(2, nodes + 1)]
+    watchers = [Session(world, ident, zstd=True) for ident in range(2, nodes + 1)]
     for session in watchers:
         session.next_message(now)
     mark = cpu(lambda: tailnet.endpoints(1, "192.0.2.1:1"))
@@ -106,7 +104,7 @@ def main(nodes: int) -> None:
     )
 
     tracemalloc.start()
-    more = [Session(world, 1, zstd=True, capver=130) for _ in range(1000)]
+    more = [Session(world, 1, zstd=True) for _ in range(1000)]
     for session in more:
         session.next_message(now)
     print(f"memory of a quiet session: {tracemalloc.get_traced_memory()[0] / len(more):.0f} B")

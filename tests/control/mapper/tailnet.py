@@ -172,7 +172,7 @@ class Watcher:
 
     def __init__(self, tailnet: Tailnet, node_id: int, client: Client, world: World) -> None:
         self.tailnet, self.node_id, self.client = tailnet, node_id, client
-        self.session = Session(world, node_id, zstd=client.compressed, capver=130)
+        self.session = Session(world, node_id, zstd=client.compressed)
 
     def read(self) -> bool:
         """Take one message, if there is one."""

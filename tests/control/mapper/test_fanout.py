@@ -48,7 +48,7 @@ class Office:
         )
 
     async def connect(self, ident: int, *, compressed: bool = True) -> Reader:
-        stream = self.fanout.open(ident, zstd=compressed, capver=130)
+        stream = self.fanout.open(ident, zstd=compressed)
         reader = Reader(self.fanout, stream, compressed=compressed)
         self.nursery.start_soon(reader.run)
         await wait_all_tasks_blocked()
@@ -157,7 +157,7 @@ async def test_older_stream_ends_after_the_first_message_of_the_newer(
     autojump_clock: MockClock, office: Office
 ) -> None:
     older = await office.connect(1)
-    stream = office.fanout.open(1, zstd=True, capver=130)
+    stream = office.fanout.open(1, zstd=True)
     newer = Reader(office.fanout, stream)
     gate = trio.Event()
     newer.sending = gate.wait
@@ -176,7 +176,7 @@ async def test_older_stream_ends_after_the_first_message_of_the_newer(
 
 async def test_newer_stream_that_fails_leaves_the_older(autojump_clock: MockClock, office: Office) -> None:
     older = await office.connect(1)
-    stream = office.fanout.open(1, zstd=True, capver=130)
+    stream = office.fanout.open(1, zstd=True)
     assert await stream.next() is not None
     office.fanout.close(stream)
     await trio.sleep(5)
@@ -210,16 +210,16 @@ async def test_stream_of_a_deleted_node_is_held_open(autojump_clock: MockClock, 
 def test_unknown_node_is_refused() -> None:
     fanout = Fanout(Tailnet().world, clock=lambda: 0.0)
     with pytest.raises(NotFound):
-        fanout.open(99, zstd=True, capver=130)
+        fanout.open(99, zstd=True)
     with pytest.raises(NotFound):
-        fanout.full_map(99, zstd=True, capver=130)
+        fanout.full_map(99, zstd=True)
 
 
 def test_one_shot_map_leaves_nothing_behind() -> None:
     tailnet = Tailnet(nodes=3)
     fanout = Fanout(tailnet.world, clock=lambda: tailnet.now)
     client = Client(modern=True, compressed=False)
-    client.receive(fanout.full_map(1, zstd=False, capver=130))
+    client.receive(fanout.full_map(1, zstd=False))
     assert len(client.peers) == 2
     assert fanout.streams(1) == 0
     assert tailnet.world._audience.everybody() == []
@@ -227,7 +227,7 @@ def test_one_shot_map_leaves_nothing_behind() -> None:
 
 async def test_message_is_built_when_there_is_room(autojump_clock: MockClock, office: Office) -> None:
     """What happens while the connection is full goes into the same message."""
-    stream = office.fanout.open(1, zstd=True, capver=130)
+    stream = office.fanout.open(1, zstd=True)
     reader = Reader(office.fanout, stream)
     room = trio.Event()
     room.set()
@@ -253,7 +253,7 @@ async def test_message_is_built_when_there_is_room(autojump_clock: MockClock, of
 
 async def test_tightening_reaches_or_ends_every_session(autojump_clock: MockClock, office: Office) -> None:
     """M2: a stream whose client takes nothing ends within 60 s of a change."""
-    stuck, well = office.fanout.open(1, zstd=True, capver=130), await office.connect(2)
+    stuck, well = office.fanout.open(1, zstd=True), await office.connect(2)
     assert await stuck.next() is not None
     reader = Reader(office.fanout, stuck)
     office.nursery.start_soon(reader.run, trio.sleep_forever)
@@ -293,7 +293,7 @@ async def test_peer_that_is_added_again_needs_no_further_change(
 
 async def test_cancelled_reader_leaves_no_trace(autojump_clock: MockClock, office: Office) -> None:
     async with trio.open_nursery() as nursery:
-        reader = Reader(office.fanout, office.fanout.open(1, zstd=True, capver=130))
+        reader = Reader(office.fanout, office.fanout.open(1, zstd=True))
         nursery.start_soon(reader.run)
         await wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()

@@ -280,7 +280,7 @@ def test_expired_viewer_sees_itself_alone_until_extended(tailnet: Tailnet) -> No
 
 def test_unknown_node_has_no_session(tailnet: Tailnet) -> None:
     with pytest.raises(KeyError):
-        Session(tailnet.world, 99, zstd=True, capver=130)
+        Session(tailnet.world, 99, zstd=True)
 
 
 def test_equal_messages_are_encoded_once(tailnet: Tailnet) -> None:
