@@ -21,7 +21,7 @@ from appliance.door import limits
 from appliance.door.answers import Answer, Answers, text
 from appliance.door.asgi import PageServer
 from appliance.door.head import Head, HeadReader, encode_response
-from appliance.door.names import NameTable
+from appliance.door.names import NameTable, Owner
 from appliance.door.preauth import source_of
 from appliance.door.proxy import ProxyHeaderReader, client_address, is_listed, plain_address
 from appliance.door.routes import INSIDE_TLS, Destination, Listener, decide
@@ -141,6 +141,8 @@ class Connection:
 
     async def _end_tls(self, certificate: CurrentCertificate) -> TLSStream:
         hello, received = await self._read_client_hello()
+        owner = self._house.names.owner(hello.server_name)
+        assert owner is Owner.US  # others will get the socket and `received`, before any TLS
         stream = TLSStream(self.socket, self._house.bios, certificate.context_for(hello), received)
         with trio.fail_after(HANDSHAKE_SECONDS):
             await stream.do_handshake(partial(self._house.turns.do, source_of(self.peer)))
@@ -305,6 +307,7 @@ class Connection:
         return client_address(self.peer, head.joined("x-forwarded-for"), self._house.proxies)
 
     async def _refuse(self, stream: Stream, refusal: HeadError) -> None:
+        log.info("request refused", extra={"remote": self.peer, "reason": refusal.text})
         answer = text(refusal.status, refusal.text)
         await stream.send_all(encode_response(refusal.status, answer.fields(), answer.body, close=True))
         await self._linger(stream)

@@ -3,12 +3,15 @@
 h11 does the parsing. What it tolerates and a proxy in front of us may read differently is refused here, since that
 difference is how requests are smuggled: a bare line feed, folded header lines, `Content-Length` beside
 `Transfer-Encoding`. So are other versions of HTTP (also in the form of HTTP/2's "prior knowledge"), request targets that
-are no path, and sizes beyond our limits.
+name nothing of ours, and sizes beyond our limits.
 
     400  malformed or ambiguous        413  announced body too long        431  head too long
     501  coding we do not know         505  HTTP, but not 1.0 or 1.1
 
-Source: RFC 9112 §2.2, §3, §5.2, §6.1.
+A target in absolute form (`GET https://host/key HTTP/1.1`, as a client written with hyper sends it) is its path; its host
+is the request's, whatever the Host header says.
+
+Source: RFC 9112 §2.2, §3, §3.2.2, §5.2, §6.1.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ import h11
 from appliance.door.limits import BODY_BYTES, HEAD_BYTES, HEAD_FIELDS, HEAD_LINE, QUERY_FIELDS
 from appliance.errors import HeadError
 
+_ABSOLUTE = re.compile(r"https?://(?P<host>[^/?#@]+)(?P<path>([/?].*)?)\Z", re.IGNORECASE)
 _AMBIGUOUS = re.compile(rb"(?<!\r)\n|\r(?!\n)|\n[ \t]")
 
 
@@ -119,6 +123,10 @@ def _head(request: h11.Request, raw: bytes, rest: bytes) -> Head:
     if "transfer-encoding" in names and "content-length" in names:
         raise HeadError(400, "two lengths for one body")
     target = request.target.decode("latin-1")
+    if match := _ABSOLUTE.match(target):
+        headers = (("host", match["host"]), *(each for each in headers if each[0] != "host"))
+        target = match["path"] if match["path"].startswith("/") else "/" + match["path"]
+        raw = raw.replace(request.target, target.encode("latin-1"), 1)
     if not target.startswith("/"):
         raise HeadError(400, "this server is no proxy")
     path, _, query = target.partition("?")

@@ -1,8 +1,8 @@
 """The reception: accepts connections, knows every one of them, and survives each.
 
 An exception that left a connection's task would end the server, so `_attend` is the boundary: what the other side caused
-is a line at DEBUG, anything else is a bug of ours, logged once with its traceback. Either way that connection ends, and
-nobody else notices.
+is one line (a broken connection's at DEBUG), anything else is a bug of ours, logged once with its traceback. Either way
+that connection ends, and nobody else notices.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import errno
 import logging
 import socket
+import ssl
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import trio
@@ -111,7 +113,8 @@ class Reception:
             trio.TooSlowError,
         ) as group:
             self.counters.failed += 1
-            log.debug("connection failed", extra={"remote": connection.peer, "reason": group.exceptions})
+            fields = {"remote": connection.peer, "reason": _reason(group)}
+            log.log(logging.INFO if _broke_rules(group) else logging.DEBUG, "connection failed", extra=fields)
         except* Exception:
             self.counters.bugs += 1
             log.exception("bug in a connection", extra={"remote": connection.peer})
@@ -146,3 +149,20 @@ def _tune(sock: trio.socket.SocketType) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, limits.KEEPALIVE_IDLE_SECONDS)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, limits.KEEPALIVE_INTERVAL_SECONDS)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, limits.USER_TIMEOUT_MS)
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for inner in group.exceptions:
+        if isinstance(inner, BaseExceptionGroup):
+            yield from _leaves(inner)
+        else:
+            yield inner
+
+
+def _broke_rules(group: BaseExceptionGroup[BaseException]) -> bool:
+    """Worth a line: not what we speak, or a client that does not take our certificate. A broken line is daily life."""
+    return any(isinstance(leaf, PeerError | ssl.SSLError) for leaf in _leaves(group))
+
+
+def _reason(group: BaseExceptionGroup[BaseException]) -> str:
+    return "; ".join(str(leaf) or type(leaf).__name__ for leaf in _leaves(group))

@@ -37,6 +37,25 @@ def test_a_head_is_read_however_it_arrives(step: int | None) -> None:
     assert not head.has_body
 
 
+@pytest.mark.parametrize(
+    ("target", "path", "query", "host"),
+    [
+        (b"https://hs.example/key?v=142", "/key", "v=142", "hs.example"),
+        (b"http://hs.example:8080/", "/", "", "hs.example:8080"),
+        (b"HTTPS://hs.example", "/", "", "hs.example"),
+        (b"https://hs.example?v=1", "/", "v=1", "hs.example"),
+    ],
+)
+def test_a_target_in_absolute_form_is_its_path_and_its_host(
+    target: bytes, path: str, query: str, host: str
+) -> None:
+    """RFC 9112 §3.2.2; Tailscale's Rust library asks like this."""
+    head = read(b"GET " + target + b" HTTP/1.1\r\nHost: other\r\n\r\n")
+    assert head is not None
+    assert (head.path, head.query, head.joined("host")) == (path, query, host)
+    assert head.raw.startswith(b"GET /")  # so that whoever parses it again reads the same
+
+
 def test_what_follows_the_head_is_kept() -> None:
     head = read(GOOD + b"\x00rest")
     assert head is not None
@@ -80,7 +99,8 @@ def get(*lines: bytes, first: bytes = b"GET / HTTP/1.1") -> bytes:
         (400, get(b"X: a\nHost: y")),
         (400, get(b"X : a")),
         (400, get(b"X: a\0b")),
-        (400, get(first=b"GET http://x/ HTTP/1.1")),
+        (400, get(first=b"GET ftp://x/ HTTP/1.1")),
+        (400, get(first=b"GET http://user@x/ HTTP/1.1")),
         (400, get(first=b"CONNECT x:443 HTTP/1.1")),
         (400, get(first=b"OPTIONS * HTTP/1.1")),
         (413, get(b"Content-Length: %d" % (BODY_BYTES + 1))),

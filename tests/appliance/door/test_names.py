@@ -2,9 +2,14 @@ from __future__ import annotations
 
 import pytest
 
-from appliance.door.names import NameTable
+from appliance.door.names import NameTable, Owner
 
 TABLE = NameTable(["VPN.example.com.", "192.0.2.9"], ["192.0.2.1", "2001:db8::1"])
+
+
+@pytest.mark.parametrize("name", ["vpn.example.com", "1.2.0.192.in-addr.arpa", None, "unknown.example.org"])
+def test_every_server_name_is_ours_until_somebody_else_is_configured(name: str | None) -> None:
+    assert TABLE.owner(name) is Owner.US
 
 
 @pytest.mark.parametrize(
