@@ -8,6 +8,7 @@ import msgspec
 
 from control.keys import NLPublic, NodePublic
 from control.tailcfg.codec import CapabilityVersion, Sent, Wire
+from control.tailcfg.node import NEVER
 
 
 class Auth(Wire, frozen=True):
@@ -25,22 +26,28 @@ class RegisterRequest(Wire, frozen=True):
     ephemeral: bool = False
 
 
-class User(Sent, frozen=True):
-    id: int
-    display_name: str
-    created: str
+class User(Sent, frozen=True, omit_defaults=False):
+    """Zero values are sent as well, here and below: strict clients of other makes miss a field that Go always sends."""
+
+    id: int = 0
+    display_name: str = ""
+    profile_pic_url: str = msgspec.field(default="", name="ProfilePicURL")
+    created: str = NEVER
 
 
-class Login(Sent, frozen=True):
-    id: int
-    login_name: str  # never empty: a profile without it is not saved by the client
-    display_name: str
+class Login(Sent, frozen=True, omit_defaults=False):
+    id: int = 0
+    provider: str = ""
+    login_name: str = ""  # of a success never empty: a profile without it is not saved by the client
+    display_name: str = ""
+    profile_pic_url: str = msgspec.field(default="", name="ProfilePicURL")
 
 
-class RegisterResponse(Sent, frozen=True):
-    user: User | None = None
-    login: Login | None = None
+class RegisterResponse(Sent, frozen=True, omit_defaults=False):
+    user: User = User()
+    login: Login = Login()
     node_key_expired: bool = False
     machine_authorized: bool = False
     auth_url: str = ""
+    node_key_signature: None = None  # for Tailnet Lock
     error: str = ""

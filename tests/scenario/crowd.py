@@ -23,7 +23,7 @@ from control.state.writer import Job
 from tests.control.mapper.client import Client
 from tests.scenario.recorder import Recorder
 from tests.support.builders import DAY, NOW, node_key
-from tests.support.coordination import LOGOUT, Coordination, FakeMachine, Json, Poll
+from tests.support.coordination import LOGOUT, Coordination, FakeMachine, Json, Poll, said
 from tests.support.memory_store import FULL, Fault, MemoryStore
 from tests.support.noise_client import ServerClosed
 
@@ -218,7 +218,7 @@ class Device:
         wanted = str(wire.node_key)
         body = wire.register_body(**fields)
         status, raw = await wire.client.post("/machine/register", body)
-        answer: Json = json.loads(raw) if status == 200 else {}
+        answer: Json = said(json.loads(raw)) if status == 200 else {}
         if answer.get("Login"):
             self.logged_in_with = wire.node_key
             self.recorder.login(wire.key, wanted, answer)

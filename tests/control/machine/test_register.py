@@ -13,7 +13,7 @@ from control.limits import Quotas
 from control.login.failures import BURST
 from control.model import TAGGED_USER_ID
 from tests.support.builders import NOW, node_key
-from tests.support.coordination import LOGOUT, Coordination, FakeMachine, Json, coordination
+from tests.support.coordination import LOGOUT, Coordination, FakeMachine, Json, coordination, said
 from tests.support.memory_store import FULL
 
 AUTH_URL = "https://hs.example/register/"
@@ -33,7 +33,8 @@ async def test_a_login_with_a_key_names_the_user_as_the_map_will(
 ) -> None:
     async with coordination() as home, home.machine(1) as device:
         answer = await device.login(auth_key=await home.key())
-        assert answer["Login"] == {"ID": 1, "LoginName": "ann@", "DisplayName": "ann"}
+        wanted = {"ID": 1, "Provider": "", "LoginName": "ann@", "DisplayName": "ann", "ProfilePicURL": ""}
+        assert answer["Login"] == wanted
         assert answer["User"]["ID"] == 1
         assert answer["MachineAuthorized"] is True
         async with device.poll() as poll:
@@ -394,7 +395,7 @@ async def test_every_machine_route_rejects_foreign_node_key(
         status, text = await thief.client.post(path, body)
         assert status == expected
         if path.endswith("register"):
-            assert json.loads(text) == {"Error": "this node key belongs to a different machine key"}
+            assert said(json.loads(text)) == {"Error": "this node key belongs to a different machine key"}
         else:
             # As for a key that never was.
             thief.node_key = node_key(999)
