@@ -56,6 +56,7 @@ INSIDE_TLS = Listener.HTTPS | Listener.PROXIED
 GET = frozenset({"GET"})
 GET_OR_HEAD = frozenset({"GET", "HEAD"})
 POST = frozenset({"POST"})
+GET_OR_POST = frozenset({"GET", "POST"})  # Tailscale's Rust library posts; the reference relay does not look
 ANY: frozenset[str] = frozenset()
 DERP = frozenset({"derp", "websocket"})
 
@@ -77,7 +78,7 @@ ROWS = (
     Row("/key", GET, Destination.KEY, NOT_BESIDE_TLS),
     Row("/ts2021", POST, Destination.CONTROL, EVERYWHERE),
     Row("/ts2021", GET, Destination.CONTROL_WEBSOCKET, EVERYWHERE),
-    Row("/derp", GET, Destination.RELAY, INSIDE_TLS, upgrade=DERP),
+    Row("/derp", GET_OR_POST, Destination.RELAY, INSIDE_TLS, upgrade=DERP),
     Row("/derp", ANY, Destination.UPGRADE_REQUIRED, INSIDE_TLS),
     Row("/derp/probe", GET_OR_HEAD, Destination.PROBE, EVERYWHERE),
     Row("/derp/latency-check", GET_OR_HEAD, Destination.PROBE, EVERYWHERE),
