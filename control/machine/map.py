@@ -56,7 +56,7 @@ class MapPolls:
         """Answer one map request; a long poll is answered until it ends."""
         try:
             wanted = decode(request.body, MapRequest)
-            hostinfo = parse_hostinfo(bytes(wanted.hostinfo))
+            hostinfo = parse_hostinfo(wanted.reported)
         except DecodeError as exc:
             log.info("bad request", extra=machine.fields | {"reason": exc})
             await reply.respond(400, f"bad map request: {exc}".encode())
@@ -97,10 +97,12 @@ class MapPolls:
         """A lite update. What is durable of it is on disk before it is acknowledged; the rest counts even if the disk is full."""
         known = self.state.volatile[node.id]
         self.state.touch(node.id, **update_fields(known, wanted, hostinfo, self.regions))
-        await self._keep(machine, node, hostinfo)
+        await self._keep(machine, node, wanted, hostinfo)
         await self._announce(machine, node.id, known)
 
-    async def _keep(self, machine: Machine, node: Node, hostinfo: Hostinfo) -> None:
+    async def _keep(self, machine: Machine, node: Node, wanted: MapRequest, hostinfo: Hostinfo) -> None:
+        if not wanted.reported:
+            return
         advertised = routable(hostinfo.routable_ips or [])
         if (hostinfo.hostname, advertised) != (node.hostname, node.advertised):
             report = ReportHostinfo(node_id=node.id, hostname=hostinfo.hostname, advertised=advertised)
@@ -120,7 +122,7 @@ class MapPolls:
             first = not known.confirmed
             self.state.touch(node.id, **stream_fields(known, wanted, hostinfo, self.regions))
             if first:
-                await self._if_possible(self._keep(machine, node, hostinfo))
+                await self._if_possible(self._keep(machine, node, wanted, hostinfo))
         began = machine.monotonic()
         stream = self.fanout.open(node.id, zstd=wanted.compress == "zstd")
         self.presence.connected(node.id)

@@ -40,7 +40,7 @@ def hostinfo_fields(known: Volatile, raw: bytes, hostinfo: Hostinfo, regions: Co
     home = hostinfo.net_info.preferred_derp if hostinfo.net_info else 0
     if home and home in regions:
         fields["home_derp"] = home
-    merged = merge_raw(known.hostinfo_raw, raw)
+    merged = merge_raw(known.hostinfo_raw, raw) if raw else known.hostinfo_raw
     if merged != known.hostinfo_raw:
         fields["hostinfo_raw"] = merged
         fields["hostinfo"] = hostinfo if merged == raw else parse_hostinfo(merged)
@@ -51,7 +51,7 @@ def update_fields(
     known: Volatile, request: MapRequest, hostinfo: Hostinfo, regions: Container[int]
 ) -> Fields:
     """A lite update: everything it says counts."""
-    fields = hostinfo_fields(known, bytes(request.hostinfo), hostinfo, regions)
+    fields = hostinfo_fields(known, request.reported, hostinfo, regions)
     fields |= {
         "capver": request.version,
         "endpoints": usable_endpoints(request.endpoints or []),

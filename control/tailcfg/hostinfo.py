@@ -87,10 +87,10 @@ EMPTY = Hostinfo()
 
 
 def parse_hostinfo(raw: bytes) -> Hostinfo:
-    """The fields we read, cut to our limits. Raises DecodeError."""
+    """The fields we read, cut to our limits; of nothing, nothing. Raises DecodeError."""
     if len(raw) > HOSTINFO_MAX:
         raise DecodeError(f"Hostinfo of {len(raw)} bytes; at most {HOSTINFO_MAX} are taken")
-    host = EMPTY if raw == b"null" else decode(raw, Hostinfo)
+    host = EMPTY if raw in (b"", b"null") else decode(raw, Hostinfo)
     return replace(
         host,
         ipn_version=_line(host.ipn_version),

@@ -20,8 +20,15 @@ class MapRequest(Wire, frozen=True):
     stream: bool = False
     omit_peers: bool = False
     read_only: bool = False
-    hostinfo: msgspec.Raw = msgspec.Raw(b"{}")
+    hostinfo: msgspec.Raw = msgspec.Raw(b"")
+    host_info: msgspec.Raw = msgspec.Raw(b"")  # as Tailscale's Rust library spells it; Go does not mind
     endpoints: list[str] | None = None
+
+    @property
+    def reported(self) -> bytes:
+        """The Hostinfo's JSON; empty when the request has none, which says nothing rather than that all is empty."""
+        raw = bytes(self.hostinfo) or bytes(self.host_info)
+        return b"" if raw == b"null" else raw
 
 
 # Members of a MapResponse that we send.

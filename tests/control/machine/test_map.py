@@ -312,3 +312,23 @@ async def test_a_node_deleted_during_its_own_report_is_unknown(autojump_clock: M
         assert status == 404
         with pytest.raises(NotFound):
             await home.service.state.submit(AnnounceNode(node_id=1), SYSTEM)
+
+
+async def test_a_request_without_hostinfo_says_nothing_and_another_spelling_counts(
+    autojump_clock: MockClock,
+) -> None:
+    """Tailscale's Rust library writes HostInfo; Go's decoder does not mind the case."""
+    async with coordination() as home, home.machine(1) as device:
+        await device.login(auth_key=await home.key())
+        for body in (
+            {"Version": 142, "NodeKey": str(device.node_key), "OmitPeers": True},
+            {"Version": 142, "NodeKey": str(device.node_key), "OmitPeers": True, "Hostinfo": None},
+        ):
+            assert (await device.client.post("/machine/map", body))[0] == 200
+        (node,) = home.nodes.values()
+        assert node.name == "machine1"
+        spelt = {"HostInfo": {"Hostname": "rusty", "NetInfo": {"PreferredDERP": 900}}}
+        body = {"Version": 142, "NodeKey": str(device.node_key), "OmitPeers": True} | spelt
+        assert (await device.client.post("/machine/map", body))[0] == 200
+        (node,) = home.nodes.values()
+        assert (node.name, home.service.state.volatile[node.id].home_derp) == ("rusty", 900)
