@@ -30,7 +30,7 @@ from appliance.listeners import Listeners
 from appliance.notify import Notifier
 from appliance.overview import Overview
 from appliance.pages.app import create_app
-from appliance.region import derp_map, own_addresses
+from appliance.region import REGION_ID, derp_map, own_addresses
 from appliance.server_keys import load_keys
 from appliance.socket_api import Answer, bind_socket, serve_socket
 from appliance.socket_path import Places
@@ -93,8 +93,9 @@ async def serve(config: Config, places: Places) -> None:
         wall=wall_clock,
         quotas=bounds.quotas(config.limits),
         turn=turns.do,
+        relay_region=REGION_ID,
     )
-    relay = DerpService(keys.derp, admit=control.admission.admit, limits=bounds.relay(config.limits))
+    relay = DerpService(keys.derp, admit=control.admit, limits=bounds.relay(config.limits))
     overview = Overview(config, certificate, relay.counters, lambda: control.state.read_only)
     stun = StunService(listeners.stun)
     door = Door(

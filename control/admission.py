@@ -1,6 +1,6 @@
 """Who may use the relay: the nodes of this moment, and nobody whose login ended (security.md R1, K9).
 
-The relay asks `admit` at a login; `evict` tells it of a key that has just lost its place, once that is on disk.
+The relay asks (`ControlService.admit`) at a login; `evict` tells it of a key that has just lost its place, once that is on disk.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ class Admission:
         for node in facts.nodes.values():
             self._watch(node, self._wall())
 
-    def admit(self, node_key: bytes, remote: str) -> bool:
-        """Whether this key is a node's whose login is valid now."""
+    def admitted(self, node_key: bytes) -> Node | None:
+        """The node with this key (32 bytes), if its login is valid now."""
         node = self._facts.node_by_key(NodePublic(node_key))
-        return node is not None and node.id not in self._ended
+        return node if node is not None and node.id not in self._ended else None
 
     def on_commit(self, changes: Sequence[AnyChange], facts: Facts, now: float) -> None:
         self._facts = facts

@@ -1,6 +1,8 @@
 """What nobody asks for and has to be done: loops that only commit, touch and sweep.
 
-- a node that has said nothing for its grace is offline; one that waited 10 s for its home relay is announced;
+- a node that has said nothing for its grace is offline;
+- a new node is announced to the others when it logs in to our relay, which is before its user is told that it runs; one that
+  goes elsewhere is announced with its first report of a home relay (machine/map.py), or after 10 s;
 - logins expire by the clock, unless the clock has gone wrong (state.md A.13);
 - ephemeral nodes are removed some minutes after their last stream;
 - keys and tombstones are forgotten after a month.
@@ -56,6 +58,7 @@ class Duties:
         self._announcements: list[tuple[float, int]] = []  # heaps of (monotonic time, node id)
         self._ephemerals: list[tuple[float, int]] = []
         self._clock = ClockGuard()
+        self._announcing: trio.Nursery
         now = monotonic()
         for node in state.durable.nodes.values():
             if node.ephemeral:
@@ -63,7 +66,11 @@ class Duties:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until cancelled."""
-        task_status.started()
+        async with trio.open_nursery() as self._announcing:
+            task_status.started()
+            await self._run()
+
+    async def _run(self) -> None:
         next_stale = self.monotonic() + STALE_EVERY_S
         while True:
             await trio.sleep(TICK_S)
@@ -76,6 +83,17 @@ class Duties:
             if now >= next_stale:
                 next_stale = now + STALE_EVERY_S
                 await self._submit(RemoveStale())
+
+    def joined_relay(self, node_id: int, region: int) -> None:
+        """The node has logged in to our relay of this region; its own report will follow, and may be late for others."""
+        volatile = self.state.volatile.get(node_id)
+        node = self.state.durable.nodes.get(node_id)
+        if node is None or volatile is None or node.announced or not self.presence.has_stream(node_id):
+            return
+        if not volatile.home_derp:
+            self.state.touch(node_id, home_derp=region)
+        # A task each: a thousand that come at once share a few transactions.
+        self._announcing.start_soon(self._submit, AnnounceNode(node_id=node_id))
 
     def announce_later(self, node_id: int) -> None:
         """The node's first stream has begun."""

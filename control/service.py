@@ -66,7 +66,7 @@ class FairTurn(Protocol):
 
 
 class ControlService:
-    """`evict(node key)` is the relay's; `overview()` gives the parts of `status` that only the program knows."""
+    """`evict(node key)` is the relay's, `relay_region` its region (0: none beside us); `overview()` gives the parts of `status` that only the program knows."""
 
     def __init__(
         self,
@@ -82,8 +82,10 @@ class ControlService:
         ephemeral_grace_s: float = EPHEMERAL_GRACE_S,
         quotas: Quotas = Quotas(),  # noqa: B008  (immutable)
         turn: FairTurn | None = None,
+        relay_region: int = 0,
     ) -> None:
         self._noise_key, self._pepper, self._fair_turn = noise_key, pepper, turn
+        self._relay_region = relay_region
         self._settings, self._server_url, self._overview = settings, server_url, overview
         self._wall, self._ephemeral_grace_s = wall, ephemeral_grace_s
         self.state = State(store, decide=partial(decide, quotas=quotas), pepper=pepper, clock=wall)
@@ -216,6 +218,13 @@ class ControlService:
         for connection in [one for each in self._connections.values() for one in each]:
             connection.drain()
         self.fanout.end_all()
+
+    def admit(self, node_key: bytes, remote: str) -> bool:
+        """Whether this key (32 bytes) may use our relay now: asked at each of its logins."""
+        node = self.admission.admitted(node_key)
+        if node is not None and self._relay_region:
+            self.duties.joined_relay(node.id, self._relay_region)
+        return node is not None
 
     def key_body(self) -> bytes:
         """The answer to `GET /key`: our Noise key, and as the legacy one the same (a zero makes clients ask again)."""

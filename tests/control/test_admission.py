@@ -24,7 +24,7 @@ class Relay:
         self.admission.load(self.facts)
 
     def admits(self, number: int) -> bool:
-        return self.admission.admit(bytes(node_key(number)), "192.0.2.1")
+        return self.admission.admitted(bytes(node_key(number))) is not None
 
     def commit(self, *changes: AnyChange) -> None:
         self.facts = self.facts.copy()
@@ -106,6 +106,6 @@ def test_a_node_deleted_before_its_end_is_not_evicted_twice() -> None:
 
 def test_nothing_is_admitted_before_the_facts_are_loaded() -> None:
     admission = Admission(lambda raw: None, lambda: NOW)
-    assert not admission.admit(bytes(node_key(1)), "")
+    assert not admission.admitted(bytes(node_key(1)))
     admission.load(Facts())
-    assert not admission.admit(bytes(32), "")
+    assert not admission.admitted(bytes(32))

@@ -105,7 +105,7 @@ async def test_an_expired_node_loses_its_peers_trust_and_keeps_its_stream_and_an
         assert anns.peer(2)["Expired"] is True
         assert bobs.map.node["Expired"] is True
         assert bobs.map.peers == {}
-        assert not home.service.admission.admit(bytes(node_key(2)), "192.0.2.2")
+        assert not home.service.admit(bytes(node_key(2)), "192.0.2.2")
         await trio.sleep(300)
         assert not bobs.ended
         await home.call("POST", "/nodes/2/extend", {"expiry_s": 3600})
@@ -114,7 +114,7 @@ async def test_an_expired_node_loses_its_peers_trust_and_keeps_its_stream_and_an
         assert anns.peer(2)["Online"] is True
         assert "Expired" not in bobs.map.node
         assert list(bobs.map.peers) == [1]
-        assert home.service.admission.admit(bytes(node_key(2)), "192.0.2.2")
+        assert home.service.admit(bytes(node_key(2)), "192.0.2.2")
         await trio.sleep(3600)
         assert anns.peer(2)["Expired"] is True  # by the clock, this time
         assert not bobs.ended

@@ -48,6 +48,23 @@ async def test_a_node_is_announced_together_with_its_home_relay(autojump_clock: 
             assert peer["Endpoints"] == ["192.0.2.2:2"]
 
 
+async def test_a_node_is_announced_when_it_logs_in_to_our_relay(autojump_clock: MockClock) -> None:
+    """Its client says that it runs only after that: by then the others know it, and its first packet is answered."""
+    async with coordination(relay_region=900) as home, home.machine(1) as first, home.machine(2) as second:
+        key = await home.key(reusable=True)
+        await first.login(auth_key=key)
+        await second.login(auth_key=key)
+        assert home.service.admit(bytes(second.node_key), "192.0.2.2")  # without a stream: later
+        async with first.poll() as poll, second.poll() as other:
+            assert "Peers" not in await poll.message()
+            await other.message()
+            began = trio.current_time()
+            assert home.service.admit(bytes(second.node_key), "192.0.2.2")
+            (peer,) = (await poll.until("PeersChanged"))["PeersChanged"]
+            assert (peer["ID"], peer["HomeDERP"]) == (2, 900)
+            assert trio.current_time() - began < 1
+
+
 async def test_a_node_without_a_home_relay_is_announced_after_ten_seconds(autojump_clock: MockClock) -> None:
     async with two_machines() as (home, _, bob), bob.poll():
         await trio.sleep(9)
@@ -90,7 +107,7 @@ async def test_revoked_node_is_off_map_and_relay_within_1s(autojump_clock: MockC
         await poll.message()
         await poll.until("PeersChanged")
         await bobs.message()
-        admit = home.service.admission.admit
+        admit = home.service.admit
         assert admit(node_key(2), "192.0.2.2")
         with trio.fail_after(1):
             await home.call("DELETE", "/nodes/2")
